@@ -10,7 +10,7 @@ VERSION ?= R4
 MINIO := github.com/minio/minio@latest
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
-.PHONY: help install demo serve test test-fast matrix lint style types imports docs bench bench-quick \
+.PHONY: help install demo serve test test-fast coverage matrix lint style types imports docs bench bench-quick \
 	services constraints clean
 
 help: ## Show this list
@@ -36,14 +36,17 @@ serve: $(STAMP) ## Serve on the default port with SQLite and local files
 
 # The processes that tests start would compile everything anew where nothing may be written beside
 # the sources, which takes three times as long as what they do.
-test test-fast matrix: export PYTHONDONTWRITEBYTECODE =
-test test-fast matrix: export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
+test test-fast coverage matrix: export PYTHONDONTWRITEBYTECODE =
+test test-fast coverage matrix: export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/pycache
 
 test: $(STAMP) ## Every test on real components
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal tests
 
 test-fast: $(STAMP) ## Tests without processes, services and fuzzing, in under a minute
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) -p no:schemathesis --fast tests
+
+coverage: $(STAMP) ## What of the core these tests leave out; fails if that is too much
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) -p no:schemathesis --fast --cov --cov-report=term tests
 
 matrix: $(STAMP) ## Test one row of the matrix: make matrix ROW=postgres/s3 VERSION=R5
 	@$(BIN)/python -m tests.matrix.cells '$(ROW)@$(VERSION)'

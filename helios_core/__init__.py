@@ -2,8 +2,8 @@
 FHIR Bulk Data Export: the plugin API.
 
 Plugins import from here, from `helios_core.fhir` and, in their tests, from `helios_core.testing`;
-every other module may change at any time. The names stand in `__init__.pyi`. Each is imported when
-it is first asked for, so that a process loads only what it uses.
+every other module may change at any time. `__init__.pyi` lists the names. Each is imported on its
+first access, so that a process loads only what it uses.
 """
 
 import lazy_loader

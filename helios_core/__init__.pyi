@@ -67,6 +67,7 @@ from .model.parts import (
     PartKey,
     PartKind,
     StoredPart,
+    job_path,
 )
 from .model.principals import (
     Principal,
@@ -75,7 +76,6 @@ from .model.scopes import (
     Grant,
     Scope,
     parse_scope,
-    scope_words,
     scopes_of,
 )
 from .storage.backends import (
@@ -90,7 +90,6 @@ from .storage.changes import (
     decide,
 )
 from .storage.data_provider import (
-    WHOLE_TYPE,
     AppliedChange,
     Batch,
     ChangeResult,
@@ -124,7 +123,6 @@ from .storage.extensions import (
     TransformExtension,
 )
 from .storage.extents import (
-    BLOCK_BITS,
     COLLECTION_BITS,
     EXTENT_BITS,
     EXTENT_BYTES,
@@ -226,10 +224,10 @@ from .storage.resource_queries import (
     numbered_parameters,
 )
 from .storage.search_index import (
+    Dataset,
     IndexedVersion,
     IndexEntry,
     IndexQuery,
-    IndexScope,
     IndexState,
     SearchIndex,
     place_in_index,
@@ -264,7 +262,6 @@ from .storage.transforms import (
 
 __all__ = [
     "API_LEVEL",
-    "BLOCK_BITS",
     "COLLECTION_BITS",
     "DESCENDING_ORDERS",
     "EXTENT_BITS",
@@ -276,7 +273,6 @@ __all__ = [
     "MAX_TOKEN",
     "PART_KINDS",
     "SUM_MASK",
-    "WHOLE_TYPE",
     "AppliedChange",
     "AssociatedData",
     "Backend",
@@ -297,6 +293,7 @@ __all__ = [
     "CurrentVersion",
     "Damaged",
     "DataProvider",
+    "Dataset",
     "Decision",
     "Delete",
     "DuplicatePlugin",
@@ -311,7 +308,6 @@ __all__ = [
     "HeliosError",
     "IndexEntry",
     "IndexQuery",
-    "IndexScope",
     "IndexState",
     "IndexedVersion",
     "InvalidParameter",
@@ -426,6 +422,7 @@ __all__ = [
     "intersection_of",
     "is_line_of",
     "job_not_found",
+    "job_path",
     "lease_lost",
     "line_hash",
     "lost_shards_reason",
@@ -442,7 +439,6 @@ __all__ = [
     "read_json_object",
     "read_statements",
     "run_to_end",
-    "scope_words",
     "scopes_of",
     "shard_count",
     "shortfall_of",

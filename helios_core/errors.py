@@ -26,7 +26,7 @@ HeliosError
 │   │   ├── StoreBusy             another writer is in the way; nothing was changed
 │   │   └── StoreReplaced         the database was replaced while it was open
 │   ├── UnreadableJob         a stored export is damaged or of a newer version
-│   └── PartMissing           a published part is missing: gone, and never just not found
+│   └── PartMissing           a published part is gone from the output store
 ├── ConfigurationError    the operator must act: the process does not start
 │   ├── UnknownPlugin         a setting names a plugin that is not installed
 │   ├── BrokenPlugin          an installed plugin cannot be imported or violates the contract
@@ -176,7 +176,7 @@ class StoreBusy(BackendUnavailable):
 
 
 class StoreReplaced(BackendUnavailable):
-    """What a backend keeps was removed or replaced while it was open; writes to it are lost."""
+    """The files or tables of a backend were replaced while open; writes to them are lost."""
 
 
 class UnreadableJob(BackendError):

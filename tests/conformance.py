@@ -49,13 +49,13 @@ class Expectations(msgspec.Struct, frozen=True):
 
 
 def expectations() -> Expectations:
-    """Give what is committed."""
+    """Return what is committed."""
     return msgspec.convert(tomllib.loads(ROWS.read_text(encoding="utf-8")), Expectations)
 
 
 @cache
 def proofs() -> dict[str, list[str]]:
-    """Give, per id, the modules with tests that name it."""
+    """Return, per id, the modules with tests that name it."""
     found = dict[str, set[str]]()
     for module in (path for folder in TESTS for path in folder.rglob("*.py")):
         for name in _named_in(module):
@@ -72,7 +72,7 @@ def _named_in(module: Path) -> Iterator[str]:
 
 
 def page() -> str:
-    """Give the page."""
+    """Return the page."""
     expected, proven = expectations(), proofs()
     parts = [HEAD]
     for section in expected.sections.values():

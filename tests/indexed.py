@@ -9,13 +9,13 @@ PAGE = 4
 
 
 async def sifted(provider, alternatives, **options):
-    """Tell what an export reads of what is compile_searches for, and what it should find."""
+    """Return what an export reads of what is compile_searches for, and what it should find."""
     now = await provider.transaction_time()
     return await sift_candidates(provider, view(now, **options), compile_searches(alternatives))
 
 
 async def pages(provider, condition, order):
-    """Give what all pages of a search hold, each of which tells the same total."""
+    """Return what all pages of a search hold, each of which tells the same total."""
     found, after = [], None
     while True:
         page = await provider.search(

@@ -69,24 +69,24 @@ class Case(msgspec.Struct, frozen=True):
     """The value to carry in that kind; such a case cannot be sent by GET."""
 
     def at(self, level: str, method: str) -> Outcome | None:
-        """Give what becomes of it in one cell of the grid."""
+        """Return what becomes of it in one cell of the grid."""
         if self.raw is not None and method == "GET":
             return None
         keys = (f"{level} {method}", level, method)
         return next((self.but[key] for key in keys if key in self.but), self.outcome)
 
     def query(self) -> list[tuple[str, str]]:
-        """Give it for a GET."""
+        """Return it for a GET."""
         return [*((self.parameter, value) for value in self.values), *self.beside]
 
     def sent(self) -> str:
-        """Give it for the page."""
+        """Return it for the page."""
         if self.raw is not None:
             return f"`{msgspec.json.encode(self.body()['parameter'][0]).decode()}`"
         return " ".join(f"`{name}={value}`" for name, value in self.query())
 
     def body(self) -> dict[str, Any]:
-        """Give it for a POST."""
+        """Return it for a POST."""
         if self.raw is not None:
             entries = [{"name": self.parameter, self.kind: self.raw}]
         else:
@@ -264,7 +264,7 @@ DRAFT = [
 
 
 def page() -> str:
-    """Give the page."""
+    """Return the page."""
     parts = [HEAD]
     for parameter, cases in groupby(CASES, key=lambda case: case.parameter):
         heading = "Any other parameter" if parameter == UNKNOWN else f"`{parameter}`"

@@ -43,7 +43,6 @@ STABLE = {
     "helios_core.fhir.definitions",
     "helios_core.fhir.instants",
     "helios_core.fhir.media_types",
-    "helios_core.fhir.references",
     "helios_core.fhir.resources",
     "helios_core.testing.data_provider",
     "helios_core.testing.data_provider.holdings",

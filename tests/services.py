@@ -156,7 +156,7 @@ class Postgres:
 
 
 def through(url: str, proxy_port: int) -> str:
-    """Give the URL of the same database by way of a proxy on this machine."""
+    """Return the URL of the same database by way of a proxy on this machine."""
     parts = urlsplit(url)
     user, _, _ = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{proxy_port}", query=""))
@@ -164,7 +164,7 @@ def through(url: str, proxy_port: int) -> str:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """Give the server of `HFS_TEST_POSTGRES_URL`, or start one of our own on an empty folder."""
+    """Return the server of `HFS_TEST_POSTGRES_URL`, or start one of our own on an empty folder."""
     if url := os.environ.get("HFS_TEST_POSTGRES_URL"):
         with closing(Postgres(None, url)) as given:
             yield given
@@ -195,7 +195,7 @@ def quick_folder() -> Path | None:
 
 @contextmanager
 def data_folder(service: str) -> Iterator[Path]:
-    """Give an empty folder for the data of a service, which is gone afterwards."""
+    """Return an empty folder for the data of a service, which is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix=own_prefix(service), dir=quick_folder()) as folder:
         yield Path(folder)
 
@@ -209,7 +209,7 @@ class MongoDB:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """Give the name of an empty database that is gone afterwards."""
+        """Return the name of an empty database that is gone afterwards."""
         name = f"helios_{uuid.uuid4().hex[:12]}"
         try:
             yield name
@@ -233,7 +233,7 @@ class MongoDB:
 
 @contextmanager
 def mongodb(folder: Path) -> Iterator[MongoDB]:
-    """Give the server of `HFS_TEST_MONGODB_URL`, or start a stand-in for one, SecantusDB."""
+    """Return the server of `HFS_TEST_MONGODB_URL`, or start a stand-in for one, SecantusDB."""
     if url := os.environ.get("HFS_TEST_MONGODB_URL"):
         yield MongoDB(url)
         return
@@ -355,7 +355,7 @@ def _empty(bucket: str, client: Any) -> None:
 
 @contextmanager
 def s3_endpoint(log: Path) -> Iterator[str]:
-    """Give the URL of `HFS_TEST_S3_ENDPOINT`, or start a small server of our own."""
+    """Return the URL of `HFS_TEST_S3_ENDPOINT`, or start a small server of our own."""
     if endpoint := os.environ.get("HFS_TEST_S3_ENDPOINT"):
         yield endpoint.rstrip("/")
         return
@@ -415,7 +415,7 @@ def minio(folder: Path) -> Iterator[MinIO]:
 
 @contextmanager
 def minio_endpoint(folder: Path) -> Iterator[str]:
-    """Give the URL of `HFS_TEST_S3_ENDPOINT`, or start MinIO on a folder."""
+    """Return the URL of `HFS_TEST_S3_ENDPOINT`, or start MinIO on a folder."""
     if endpoint := os.environ.get("HFS_TEST_S3_ENDPOINT"):
         yield endpoint.rstrip("/")
         return
@@ -429,7 +429,7 @@ def has_minio() -> bool:
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on now, for a server that cannot choose one itself."""
+    """Return a port that nobody listens on now, for a server that cannot choose one itself."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

@@ -188,7 +188,7 @@ class _Backends:
         if chosen.search_index is not None:
             index = await self._opened("search index", chosen.search_index)
             if index is not None:
-                await self._try("search index", "Reading works", index.scopes)
+                await self._try("search index", "Reading works", index.datasets)
         jobs = await self._opened("job store", chosen.job_store)
         if jobs is None:
             return self._checks
@@ -226,7 +226,7 @@ class _Backends:
             opened.append(verifier)
 
         if await self._try("token verifier", works, enter):
-            await self._try("token verifier", "Its issuer responds", self._ask_issuer, *opened)
+            await self._try("token verifier", "Its issuer responds", self._check_issuer, *opened)
 
     async def _opened(self, name: str, selected: SelectedBackend[T]) -> T | None:
         opened = list[T]()
@@ -263,7 +263,7 @@ class _Backends:
         before = datetime.now(UTC)
         self._compare_clocks("data provider", before, await provider.transaction_time())
 
-    async def _ask_issuer(self, verifier: TokenVerifier) -> None:
+    async def _check_issuer(self, verifier: TokenVerifier) -> None:
         """Have the verifier do what it needs its issuer for: describe it, and look for a key."""
         await verifier.smart_configuration(self._chosen.settings.base_url or "http://localhost")
         with suppress(InvalidToken):

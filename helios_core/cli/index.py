@@ -14,7 +14,7 @@ from helios_core.config.environment import describe_variables, to_text
 from helios_core.config.selection import SelectedBackend
 from helios_core.errors import BackendUnavailable, ConfigurationError
 from helios_core.storage.backends import Reach
-from helios_core.storage.indexer import MAX_COUNTED, Indexer, ScopeStatus
+from helios_core.storage.indexer import MAX_COUNTED, DatasetStatus, Indexer
 from helios_core.storage.search_index import SearchIndex
 
 WAIT_SECONDS = 1.0
@@ -28,7 +28,7 @@ again: whoever types the command waits for it."""
 def show_status(output: Literal["table", "json"]) -> None:
     """Print how far the search index has come."""
 
-    async def found() -> list[ScopeStatus]:
+    async def found() -> list[DatasetStatus]:
         async with _opened_indexer() as indexer:
             return await indexer.status()
 
@@ -40,12 +40,12 @@ def rebuild(
 ) -> None:
     """Forget what is indexed, of everything or of a part, and build it anew."""
 
-    async def work() -> list[ScopeStatus]:
+    async def work() -> list[DatasetStatus]:
         async with _opened_indexer() as indexer:
-            scopes = await indexer.rebuild(tenant=tenant, fhir_version=fhir_version)
+            datasets = await indexer.rebuild(tenant=tenant, fhir_version=fhir_version)
             while True:
                 await indexer.follow(at_once=True)
-                rows = [row for row in await indexer.status() if row.scope in scopes]
+                rows = [row for row in await indexer.status() if row.dataset in datasets]
                 if all(row.state == "following" for row in rows):
                     return rows
                 await asyncio.sleep(WAIT_SECONDS)
@@ -76,12 +76,12 @@ async def _opened_indexer() -> AsyncIterator[Indexer]:
             "server's process, where no other process sees it"
         )
     chosen.data_provider.require_files()
-    async with chosen.data_provider.open() as provider, _answering(index) as opened:
+    async with chosen.data_provider.open() as provider, _responding(index) as opened:
         yield Indexer(provider, opened, interval=chosen.settings.search_index_interval)
 
 
 @asynccontextmanager
-async def _answering(selected: SelectedBackend[SearchIndex]) -> AsyncIterator[SearchIndex]:
+async def _responding(selected: SelectedBackend[SearchIndex]) -> AsyncIterator[SearchIndex]:
     """
     Yield an index that has answered once.
 
@@ -92,7 +92,7 @@ async def _answering(selected: SelectedBackend[SearchIndex]) -> AsyncIterator[Se
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 index = await stack.enter_async_context(selected.open())
-                await index.scopes()
+                await index.datasets()
         except TimeoutError as error:
             reason = f"The search index did not answer within {ANSWER_SECONDS:g} seconds"
             raise _unavailable(reason, selected) from error
@@ -112,7 +112,7 @@ def _unavailable(reason: str, selected: SelectedBackend[SearchIndex]) -> Backend
     return BackendUnavailable(". ".join((reason, *where)))
 
 
-def _print(rows: Sequence[ScopeStatus], output: Literal["table", "json"]) -> None:
+def _print(rows: Sequence[DatasetStatus], output: Literal["table", "json"]) -> None:
     if output == "json":
         print_json(rows)
     elif rows:
@@ -121,7 +121,7 @@ def _print(rows: Sequence[ScopeStatus], output: Literal["table", "json"]) -> Non
         print_line("There is nothing to index.")
 
 
-def _table(rows: Sequence[ScopeStatus]) -> Table:
+def _table(rows: Sequence[DatasetStatus]) -> Table:
     table = new_table("tenant", "version", "state", "reached", "lag", "changes", "entries")
     for row in rows:
         reached = "" if row.reached is None else row.reached.isoformat(timespec="seconds")

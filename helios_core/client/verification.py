@@ -17,6 +17,7 @@ from helios_core.client.manifest import (
     read_manifest,
 )
 from helios_core.errors import HeliosError
+from helios_core.hashes import HASH_MODULUS
 from helios_core.model.completeness import ALGORITHM, KEY, Tallies, Tally, add_up, lines_digest
 
 CHUNK = 4 * 1024 * 1024
@@ -241,7 +242,7 @@ def _tally(path: Path, *, organized: bool) -> Tally:
             size += length
             headers = sum(line.startswith(BLOCK_HEADER) for line in lines) if organized else 0
             count += len(lines) - headers
-    return Tally(count=count, bytes=size, digest=f"{digest % 2**64:016x}")
+    return Tally(count=count, bytes=size, digest=f"{digest % HASH_MODULUS:016x}")
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:

@@ -1,7 +1,7 @@
 """
-Check what the hooks of a plugin return; a plugin that describes itself wrongly is not used.
+Check the descriptors that the hooks of a plugin return; a plugin with invalid ones is not used.
 
-Types are what a plugin promises, not what it does, so its descriptors are `Any` here.
+A plugin may return anything, whatever its type annotations say, so descriptors are `Any` here.
 """
 
 import re
@@ -43,7 +43,7 @@ COMMANDS = (
 """The server's own commands, which no plugin may replace."""
 
 MAX_WAIT = timedelta(seconds=5)
-"""The longest that what a request waits for may take."""
+"""The maximum time limit of extensions that requests wait for."""
 
 KINDS: Mapping[str, tuple[str, type[Descriptor]]] = {
     "helios_data_provider": ("data provider", Backend),
@@ -58,7 +58,7 @@ KINDS: Mapping[str, tuple[str, type[Descriptor]]] = {
     "helios_token_verifier": ("token verifier", TokenVerifierExtension),
     "helios_file_authorizer": ("file authorizer", FileAuthorizerExtension),
 }
-"""What each hook offers, and the descriptor it returns."""
+"""By hook, the name of the kind of thing it offers, and the class of its descriptor."""
 
 CONTRACTS: Mapping[str, type] = {
     "helios_data_provider": DataProvider,
@@ -67,11 +67,11 @@ CONTRACTS: Mapping[str, type] = {
     "helios_search_index": SearchIndex,
     "helios_transform": Transform,
 }
-"""The class that the implementation of a descriptor derives from."""
+"""By hook, the class from which the implementation of a descriptor must derive."""
 
 
 def descriptor_problems(hook: str, offer: object, *, plugin: str) -> Iterator[str]:
-    """Yield what is wrong with what a hook of a plugin returned, as the ends of sentences."""
+    """Yield the problems of a hook's descriptor, as predicates of sentences on the plugin."""
     kind, expected = KINDS[hook]
     contract = CONTRACTS.get(hook)
     implementation = getattr(offer, "implementation", None)
@@ -155,8 +155,8 @@ def _transform_problems(offer: Any) -> Iterator[str]:  # noqa: ANN401
         return
     if offer.effect.rest is RestReads.TRANSFORMED:
         yield (
-            "that gives resources other ids, by which nothing is found over REST; say "
-            "RestReads.WITHHELD or RestReads.UNTOUCHED"
+            "that gives resources other ids, under which they cannot be read over REST; set rest "
+            "to RestReads.WITHHELD or RestReads.UNTOUCHED"
         )
     if not offer.effect.changes:
         yield "that gives resources other ids and says that it changes none"
@@ -171,7 +171,7 @@ def _effect_problems(effect: Any) -> Iterator[str]:  # noqa: ANN401
     if not effect.changes and not effect.drops:
         yield "that neither changes nor drops resources"
     codings = (*effect.security, *effect.tags)
-    if not all(isinstance(each, Coding) for each in codings):
+    if not all(isinstance(coding, Coding) for coding in codings):
         yield "with security or tags that are not Codings"
     if effect.changes and not codings:
         yield "that changes resources and adds no code to meta.security or meta.tag to say so"

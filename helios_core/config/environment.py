@@ -62,7 +62,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
         return value
 
     def shown(self, text: str) -> str:
-        """Return a value as it may be shown, without secrets."""
+        """Return a value for display, with secrets masked."""
         if _is_list(self.type):
             return ",".join(masked(item, secret=self.secret) for item in text.split(","))
         return masked(text, secret=self.secret or self._has_secret_name)
@@ -84,10 +84,13 @@ def describe_variables(
     Return a description of every setting in a struct.
 
     Field `x` is read from `HFS_X`, or from `HFS_P_X` for plugin `p`. Its `msgspec.Meta` may have
-    the unit as `title` and the meaning as `description`. In `extra` it may have another variable
-    as `name`, a variable that the server reads too as `setting` (None: not a setting), a text for
-    the default as `default`, one for the allowed values as `allowed`, and `empty` as True if an
-    empty value is an empty list.
+    the unit as `title` and the meaning as `description`, and in `extra`:
+
+    - `name`: the variable to read instead of `HFS_X`;
+    - `setting`: the variable of the server that the plugin reads, too; None if the field is not a
+      setting;
+    - `default` and `allowed`: texts that describe the default and the allowed values;
+    - `empty`: True if an empty value is an empty list.
     """
     prefix = PREFIX if plugin is None else f"{PREFIX}{plugin.upper()}_"
     described = (_variable(field, prefix, plugin) for field in structs.fields(shape))
@@ -101,7 +104,7 @@ def read_variables(
     values: dict[str, Any] = {}
     problems: list[str] = []
     for variable in known:
-        # Compose files and shells pass a variable that is not set as an empty value.
+        # Compose files and shells may pass a variable that is not set as an empty value.
         text = environ.get(variable.name, "").strip()
         set_to_empty = variable.may_be_empty and variable.name in environ
         try:

@@ -1,4 +1,4 @@
-"""Read the settings of what plugins describe, and open what they add to the backends."""
+"""Read the settings of descriptors, and open the extensions of plugins."""
 
 import asyncio
 import inspect
@@ -50,7 +50,7 @@ class SelectedExtension(msgspec.Struct, frozen=True, kw_only=True):
 def read_descriptor_settings(
     origin: InstalledPlugin, descriptor: Descriptor, environ: Mapping[str, str]
 ) -> tuple[Any, list[str]]:
-    """Return the settings that a descriptor asks for, None with one sentence for each problem."""
+    """Return the settings of a descriptor, or None and a sentence for each problem."""
     known = describe_variables(descriptor.settings, plugin=origin.name)
     values, problems = read_variables(known, environ)
     if problems:
@@ -71,15 +71,17 @@ async def open_transforms(
         ConfigurationError: One of them refuses to open.
     """
     opened = list[OpenedTransform]()
-    for each, extension in _of_kind(selected, TransformExtension):
-        transform = await _enter(stack, each, extension.open, each.settings)
+    for chosen, extension in _of_kind(selected, TransformExtension):
+        transform = await _enter(stack, chosen, extension.open, chosen.settings)
         if not isinstance(transform, extension.implementation):
             raise BrokenPlugin(
-                f"{each.origin} opens a transform that is not a "
-                f"{extension.implementation.__name__}, as its descriptor says"
+                f"{chosen.origin} opens a transform that is not a "
+                f"{extension.implementation.__name__}, which its descriptor promises"
             )
         opened.append(
-            OpenedTransform(plugin=each.origin.name, transform=transform, effect=extension.effect)
+            OpenedTransform(
+                plugin=chosen.origin.name, transform=transform, effect=extension.effect
+            )
         )
     return Transforms(opened, time_limit=time_limit)
 
@@ -93,18 +95,18 @@ async def open_observers(
     drain: timedelta,
 ) -> None:
     """
-    Open the observers and pass them what is announced; closing each may take `drain`.
+    Open the observers and pass them announced jobs; closing an observer may take `drain`.
 
     Raises:
         ConfigurationError: One of them refuses to open.
     """
-    for each, extension in _of_kind(selected, ObserverExtension):
-        observer = await _enter(stack, each, extension.open, each.settings, backends)
+    for chosen, extension in _of_kind(selected, ObserverExtension):
+        observer = await _enter(stack, chosen, extension.open, chosen.settings, backends)
         if not callable(observer):
-            raise BrokenPlugin(f"{each.origin} opens an observer that cannot be called")
+            raise BrokenPlugin(f"{chosen.origin} opens an observer that cannot be called")
         await stack.enter_async_context(
             announcer.observed_by(
-                each.origin.name, observer, time_limit=extension.time_limit, drain=drain
+                chosen.origin.name, observer, time_limit=extension.time_limit, drain=drain
             )
         )
 
@@ -113,22 +115,22 @@ async def open_routes(
     stack: AsyncExitStack, selected: Sequence[SelectedExtension], backends: Backends
 ) -> list[OpenedRoutes]:
     """
-    Open the routes; what they show of the backends is shown to clients.
+    Open the routes, with backends that show only what their clients may see.
 
-    A public route may show everybody whatever transforms leave of a resource, every other route
-    what the scopes of its client allow.
+    A public route can read every resource, as transforms leave it. Every other route can read what
+    the scopes of the request's client allow.
 
     Raises:
         ConfigurationError: One of them refuses to open.
     """
     opened = list[OpenedRoutes]()
-    for each, extension in _of_kind(selected, RouteExtension):
-        shown = backends if extension.public else guarded_backends(backends, READING)
+    for chosen, extension in _of_kind(selected, RouteExtension):
+        allowed = backends if extension.public else guarded_backends(backends, READING)
         handlers = await _enter(
-            stack, each, extension.open, each.settings, visible_backends(shown)
+            stack, chosen, extension.open, chosen.settings, visible_backends(allowed)
         )
         opened.append(
-            OpenedRoutes(plugin=each.origin.name, handlers=handlers, public=extension.public)
+            OpenedRoutes(plugin=chosen.origin.name, handlers=handlers, public=extension.public)
         )
     return opened
 
@@ -143,15 +145,17 @@ async def open_health_checks(
         ConfigurationError: One of them refuses to open, or opens something else.
     """
     opened = list[OpenedHealthChecks]()
-    for each, extension in _of_kind(selected, HealthExtension):
-        checks = await _enter(stack, each, extension.open, each.settings, backends)
+    for chosen, extension in _of_kind(selected, HealthExtension):
+        checks = await _enter(stack, chosen, extension.open, chosen.settings, backends)
         if not isinstance(checks, Mapping) or not checks:
-            raise BrokenPlugin(f"{each.origin} opens no health checks by name")
+            raise BrokenPlugin(
+                f"{chosen.origin} must open a mapping of at least one health check by its name"
+            )
         for name, check in checks.items():
-            _check_health_check(each.origin, name, check)
+            _check_health_check(chosen.origin, name, check)
         opened.append(
             OpenedHealthChecks(
-                plugin=each.origin.name, checks=dict(checks), time_limit=extension.time_limit
+                plugin=chosen.origin.name, checks=dict(checks), time_limit=extension.time_limit
             )
         )
     return opened
@@ -161,7 +165,7 @@ async def open_token_verifier(
     stack: AsyncExitStack, selected: SelectedExtension | None, backends: Backends
 ) -> TokenVerifier | None:
     """
-    Open the verifier of access tokens, None if there is none; its faults are contained.
+    Open the verifier of access tokens, and contain its faults; return None if there is none.
 
     Raises:
         ConfigurationError: It refuses to open, or opens something else.
@@ -170,10 +174,10 @@ async def open_token_verifier(
     if selected is None:
         return None
     extension = selected.extension
-    assert isinstance(extension, TokenVerifierExtension)  # noqa: S101  as it was selected
+    assert isinstance(extension, TokenVerifierExtension)  # noqa: S101  it was selected as one
     verifier = await _enter(stack, selected, extension.open, selected.settings, backends)
     if not isinstance(verifier, TokenVerifier):
-        raise BrokenPlugin(f"{selected.origin} opens a token verifier that is no TokenVerifier")
+        raise BrokenPlugin(f"{selected.origin} opens a token verifier that is not a TokenVerifier")
     return ContainedVerifier(verifier, time_limit=extension.time_limit)
 
 
@@ -181,7 +185,7 @@ async def open_file_authorizer(
     stack: AsyncExitStack, selected: Sequence[SelectedExtension], backends: Backends
 ) -> FileAuthorizer:
     """
-    Open the authorizer of exports that a plugin offers; without one it is the core's own.
+    Open the authorizer of exports that a plugin offers, or else that of the core.
 
     Raises:
         ConfigurationError: It refuses to open, opens something else, or there are several.
@@ -190,21 +194,21 @@ async def open_file_authorizer(
     if not offered:
         return ScopeAuthorizer()
     if len(offered) > 1:
-        names = " and ".join(each.origin.name for each, _ in offered)
+        names = " and ".join(chosen.origin.name for chosen, _ in offered)
         raise ConfigurationError(
             f"HFS_PLUGINS selects {names}, which all decide who may export what; keep one of them"
         )
-    [(each, extension)] = offered
-    authorizer = await _enter(stack, each, extension.open, each.settings, backends)
+    [(chosen, extension)] = offered
+    authorizer = await _enter(stack, chosen, extension.open, chosen.settings, backends)
     if not isinstance(authorizer, FileAuthorizer):
-        raise BrokenPlugin(f"{each.origin} opens a file authorizer that is no FileAuthorizer")
+        raise BrokenPlugin(f"{chosen.origin} opens a file authorizer that is not a FileAuthorizer")
     return ContainedAuthorizer(authorizer, time_limit=extension.time_limit)
 
 
 def is_asynchronous(function: object) -> bool:
     """Return whether calling an object runs it as a coroutine and so cannot block the loop."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004  its kind is asked for, not its presence
+        getattr(function, "__call__", None)  # noqa: B004  the method is inspected, not called
     )
 
 
@@ -219,14 +223,14 @@ def _check_health_check(
     if not is_asynchronous(check):
         raise BrokenPlugin(
             f"{origin} has a health check {name} that is not asynchronous; define it with async "
-            "def, and call what blocks with helios_core.in_thread"
+            "def, and run blocking calls with helios_core.in_thread"
         )
 
 
 def _of_kind(
     selected: Sequence[SelectedExtension], kind: type[E]
 ) -> list[tuple[SelectedExtension, E]]:
-    return [(each, each.extension) for each in selected if isinstance(each.extension, kind)]
+    return [(item, item.extension) for item in selected if isinstance(item.extension, kind)]
 
 
 async def _enter(

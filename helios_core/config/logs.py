@@ -13,7 +13,7 @@ _QUIET_LOGGERS = ("asyncio", "httpx", "httpcore", "uvicorn.access", "uvicorn.err
 
 
 def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | None = None) -> None:
-    """Log events of that level and above, one line each, by default to standard output."""
+    """Log events of a level and above, one line each, by default to standard output."""
     stream = to or sys.stdout
     severity = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
@@ -47,7 +47,7 @@ def _renderers(log_format: LogFormat, stream: TextIO) -> list[Any]:
         # Tracebacks do not show the values of local variables, which may be resources.
         plain = structlog.dev.plain_traceback
         colors = terminal and not os.environ.get("NO_COLOR")
-        # Without columns of blanks, so that the lines of a start fit a terminal.
+        # Without padding, so that the lines at the start of a process fit a terminal.
         return [
             structlog.dev.ConsoleRenderer(
                 colors=colors, exception_formatter=plain, pad_event_to=0, pad_level=False

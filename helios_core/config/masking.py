@@ -1,4 +1,4 @@
-"""Mask what must not be shown of a setting: secrets, passwords in addresses, tokens in queries."""
+"""Mask the secret parts of settings: secrets, passwords in addresses, tokens in queries."""
 
 import re
 from typing import Final
@@ -21,10 +21,10 @@ _HARMLESS: Final = frozenset(
 
 def masked(text: str, *, secret: bool) -> str:
     """
-    Return a value as it may be shown.
+    Return a value for display.
 
-    Of an address the user and the host are, also if it is `secret`; what looks like a password
-    ends at the last `@`, because a password may contain any character. Any other secret is masked.
+    The user and the host of an address are shown even if it is `secret`. Its password is taken to
+    end at the last `@`, because it may contain any character. Any other secret is masked.
     """
     address = _ADDRESS.fullmatch(text)
     if address is None:
@@ -39,7 +39,7 @@ def masked(text: str, *, secret: bool) -> str:
 
 
 def has_secret_name(name: str) -> bool:
-    """Return whether a setting is a secret by its name, whatever its plugin says of it."""
+    """Return whether a setting is a secret by its name, however its plugin declares it."""
     return _SECRET_NAME.search(name) is not None
 
 

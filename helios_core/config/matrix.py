@@ -1,4 +1,4 @@
-"""The matrix: what each data provider can do with each output store, and why not the rest."""
+"""The matrix: what each data provider can do with each output store, or why it cannot."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
@@ -57,7 +57,7 @@ POWERS: tuple[tuple[type, str], ...] = (
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True):
-    """An optional power of a combination, or why it lacks it."""
+    """An optional power, and whether a combination has it."""
 
     name: str
     works: bool
@@ -76,7 +76,7 @@ class Combination(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """Why they do not work, and what to do; empty if they do."""
     install: str = ""
-    """The requirement that installs what is missing; empty if that is no extra of this release."""
+    """The requirement that installs what is missing; empty if no extra of this release does."""
     settings: Mapping[str, str] = MappingProxyType({})
     """The settings that select it, by name."""
     required: tuple[str, ...] = ()
@@ -136,9 +136,9 @@ def matrix(
 
 def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]:
     """
-    Mark the selected row as not working if `problem`, a reason not to start, is not empty.
+    Return the rows, the selected one not working because of `problem`, unless that is empty.
 
-    What has to be installed for it takes precedence.
+    A plugin that the row needs and that is not installed takes precedence as its reason.
     """
     return [
         msgspec.structs.replace(
@@ -151,7 +151,7 @@ def with_problem(rows: Iterable[Combination], problem: str) -> list[Combination]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
-    """What a row needs of one plugin."""
+    """A role in a combination, and the plugin for it."""
 
     name: str
     role: str
@@ -160,7 +160,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def backend(self) -> Backend[Any] | None:
-        """What the plugin offers in that role."""
+        """The backend that the plugin offers in that role."""
         return self.plugin.offers.get(self.role) if self.plugin else None
 
 
@@ -221,13 +221,13 @@ class _Row:
     def _required(self) -> Iterator[str]:
         """Yield the names of the settings without a default."""
         for part in (self._provider, *self._others):
-            beside = part is self._jobs and part.name != self._provider.name
-            if beside and part.name not in WITHOUT_URL:
+            separate = part is self._jobs and part.name != self._provider.name
+            if separate and part.name not in WITHOUT_URL:
                 yield "HFS_BULK_EXPORT_JOB_STORE_URL"
             shape = part.backend.settings if part.backend else None
             for variable in describe_variables(shape, plugin=part.name) if shape else ():
-                # The selection derives the address of jobs that are beside the resources.
-                if variable.required and not (beside and variable.name == "HFS_DATABASE_URL"):
+                # A separate job store gets its address from the setting above, or a default.
+                if variable.required and not (separate and variable.name == "HFS_DATABASE_URL"):
                     yield variable.name
 
     def _can_be_indexed(self) -> bool:
@@ -241,14 +241,14 @@ class _Row:
             implementations.append(indexed_class(own) if self._indexed else own)
         if self._outputs.backend:
             implementations.append(self._outputs.backend.implementation)
-        powers = [power for each in implementations for power in power_names(each)]
+        powers = [power for class_ in implementations for power in power_names(class_)]
         for protocol, name in POWERS:
             yield _capability(name, protocol, works=name in powers)
 
     def _job_store(self) -> str:
         name = self._jobs.name
-        beside = name == SIDECAR_STORE != self._provider.name
-        return f"{name} beside the output" if beside else name
+        is_sidecar = name == SIDECAR_STORE != self._provider.name
+        return f"{name} beside the output" if is_sidecar else name
 
 
 def _capability(name: str, protocol: type, *, works: bool) -> Capability:
@@ -259,7 +259,7 @@ def _capability(name: str, protocol: type, *, works: bool) -> Capability:
 
 
 def _remedy(missing: Sequence[_Part], broken: Mapping[str, BrokenPlugin]) -> tuple[str, str]:
-    """Return the requirement that installs what is missing, and why the rest is missing."""
+    """Return the requirement that installs missing plugins, and why each part is missing."""
     absent = dict.fromkeys(
         part.name for part in missing if part.plugin is None and part.name not in broken
     )
@@ -275,5 +275,5 @@ def _remedy(missing: Sequence[_Part], broken: Mapping[str, BrokenPlugin]) -> tup
 
 
 def _setting_value(name: str) -> str:
-    """Return how `HFS_BULK_EXPORT_OUTPUT_BACKEND` spells a plugin."""
+    """Return the name of a plugin as `HFS_BULK_EXPORT_OUTPUT_BACKEND` spells it."""
     return "local-fs" if name == "localfs" else name

@@ -1,4 +1,4 @@
-"""The plugins that are installed: listed from their metadata, imported one by one on demand."""
+"""The installed plugins: listed from their metadata, and imported one by one on demand."""
 
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class InstalledPlugin(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def prefixes(self) -> tuple[str, str]:
-        """The prefixes of the names of the plugin's own settings, traditional ones included."""
+        """The prefixes of the names of the plugin's own settings, the traditional one included."""
         name = self.name.upper()
         return f"{PREFIX}{name}_", f"{PREFIX}BULK_EXPORT_{name}_"
 
@@ -55,10 +55,12 @@ class InstalledPlugin(msgspec.Struct, frozen=True, kw_only=True):
         Import the plugin's module.
 
         Raises:
-            BrokenPlugin: It cannot be imported, or its name cannot name settings.
+            BrokenPlugin: It cannot be imported, or its name cannot be a part of settings.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
-            raise BrokenPlugin(f"{self}: the name must be a lower-case word, as settings carry it")
+            raise BrokenPlugin(
+                f"{self}: the name must be a lower-case word, because settings are named after it"
+            )
         try:
             module = EntryPoint(self.name, self.module, GROUP).load()
         except (Exception, SystemExit) as error:
@@ -100,7 +102,7 @@ class Plugin(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def extensions(self) -> Mapping[str, Descriptor]:
-        """What the plugin adds beside backends, by kind."""
+        """The plugin's extensions besides backends, by kind."""
         named: dict[str, Descriptor | None] = {
             "command": self.command,
             "routes": self.routes,
@@ -156,7 +158,7 @@ def find_plugin(name: str, choices: Sequence[InstalledPlugin], *, setting: str) 
     if len(matching) > 1:
         claims = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin in matching)
         raise DuplicatePlugin(
-            f"{setting} selects plugin {name}, which {claims} both claim; uninstall one of them"
+            f"{setting} selects plugin {name}, a name that {claims} share; uninstall all but one"
         )
     return matching[0]
 
@@ -187,7 +189,7 @@ def load_plugin(origin: InstalledPlugin) -> Plugin:
         manager.register(origin.load(), name=origin.name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise BrokenPlugin(f"{origin} breaks the contract of the hooks: {error}") from error
+        raise BrokenPlugin(f"{origin} violates the contract of the hooks: {error}") from error
     offers = {hook: _offer(origin, hook, getattr(manager.hook, hook)) for hook in KINDS}
     return Plugin(
         origin=origin, **{hook.removeprefix("helios_"): offer for hook, offer in offers.items()}

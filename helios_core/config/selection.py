@@ -1,4 +1,4 @@
-"""Choose the plugins the configuration selects, and open their backends."""
+"""Load the plugins that the configuration selects, and open their backends."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from helios_core.config import settings as own
 from helios_core.config.environment import unknown_variable
 from helios_core.config.extensions import (
     SelectedExtension,
@@ -26,7 +25,13 @@ from helios_core.config.plugins import (
     installed_plugins,
     load_plugin,
 )
-from helios_core.config.settings import Settings
+from helios_core.config.settings import (
+    OWN,
+    AccessToken,
+    Settings,
+    WithoutIndex,
+    read_settings,
+)
 from helios_core.errors import BrokenPlugin, ConfigurationError
 from helios_core.storage.backends import Backend, Backends, Descriptor, Reach
 from helios_core.storage.data_provider import DataProvider
@@ -42,7 +47,7 @@ from helios_core.storage.search_index import SearchIndex
 T = TypeVar("T")
 
 DRAIN_SHARE = 0.05
-"""The share of HFS_WORKER_SHUTDOWN_TIMEOUT for which an observer may end its last calls."""
+"""The share of HFS_WORKER_SHUTDOWN_TIMEOUT in which an observer may finish its last calls."""
 
 AUTH_PREFIXES = ("HFS_AUTH_", "HFS_SMART_")
 """The prefixes of the traditional names of a token verifier's settings."""
@@ -67,7 +72,7 @@ class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     backend: Backend[T]
     settings: Any
     address: str = DATABASE_URL
-    """The setting with the address that the plugin reads in HFS_DATABASE_URL."""
+    """The setting whose value the plugin reads as HFS_DATABASE_URL."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[T]:
@@ -91,7 +96,7 @@ class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     @contextmanager
     def _address_named(self) -> Iterator[None]:
-        """Name the setting that the address is in, where an error names the plugin's."""
+        """Replace HFS_DATABASE_URL in errors by the setting that really has the address."""
         try:
             yield
         except ConfigurationError as error:
@@ -101,7 +106,7 @@ class SelectedBackend(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     def require_files(self) -> None:
         """
-        Raise an error unless the files are there, which opening the backend would create.
+        Check that the files exist, because opening the backend would create them.
 
         Raises:
             ConfigurationError: One of them is missing.
@@ -124,11 +129,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     job_store: SelectedBackend[JobStore]
     output_store: SelectedBackend[OutputStore]
     search_index: SelectedBackend[SearchIndex] | None = None
-    """What the data provider is searched with; None if it searches by itself."""
+    """The search index of the data provider; None if that searches by itself."""
     extensions: tuple[SelectedExtension, ...] = ()
-    """What the plugins add beside backends, in the order of `plugins`."""
+    """The plugins' extensions except commands and token verifiers, in the order of `plugins`."""
     token_verifier: SelectedExtension | None = None
-    """What verifies access tokens; None if HFS_AUTH_ENABLED is false."""
+    """The verifier of access tokens; None if HFS_AUTH_ENABLED is false."""
 
     @property
     def backends(self) -> "tuple[SelectedBackend[Any], ...]":
@@ -142,9 +147,9 @@ def configure(environ: Mapping[str, str]) -> Selection:
     Read the whole configuration from environment variables.
 
     Raises:
-        ConfigurationError: As `select`.
+        ConfigurationError: As `select` does.
     """
-    return select(*own.read_settings(environ))
+    return select(*read_settings(environ))
 
 
 def select(settings: Settings, problems: Sequence[str] = ()) -> Selection:
@@ -175,11 +180,11 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
     """
     Open what settings select; leaving the context closes it in reverse order.
 
-    The token verifier, and routes and health checks of plugins, are opened by `serving` processes
-    only.
+    Only `serving` processes open the token verifier, the file authorizer, and the routes and
+    health checks of plugins.
 
     Raises:
-        ConfigurationError: As `select`, or something refuses to open.
+        ConfigurationError: As `select` does, or a backend or extension refuses to open.
         BackendUnavailable: A backend cannot be reached.
     """
     selection = select(settings)
@@ -193,7 +198,7 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
             indexed = indexed_provider(
                 provider,
                 IndexLookups(index, on_failure=indexer.miss),
-                falls_back=settings.search_index_down is own.WithoutIndex.FALLBACK,
+                falls_back=settings.search_index_down is WithoutIndex.FALLBACK,
                 on_write=indexer.wake,
             )
             stack.push_async_callback(indexed.close)
@@ -208,7 +213,7 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
             indexer=indexer,
             announce=announcer.announce,
             reach=Reach.common(*(chosen.backend.reach for chosen in selection.backends)),
-            # A worker that is stuck loses its shard as if it had gone silent.
+            # A worker stuck in a transform must not keep its shard longer than one that died.
             transforms=await open_transforms(
                 stack, extensions, time_limit=settings.bulk_export_lease_duration
             ),
@@ -232,7 +237,7 @@ async def open_backends(settings: Settings, *, serving: bool = False) -> AsyncIt
 
 
 async def migrate(selection: Selection) -> list[tuple[str, str]]:
-    """Migrate the schema of every selected backend; return each plugin's name and what it did."""
+    """Migrate the schema of every selected backend; return names of plugins and their reports."""
     done: list[tuple[str, str]] = []
     seen: list[tuple[object, object]] = []
     for chosen in selection.backends:
@@ -245,7 +250,7 @@ async def migrate(selection: Selection) -> list[tuple[str, str]]:
 
 
 class _Choice:
-    """Selects backends and collects all problems of the configuration, to report them together."""
+    """Selects plugins, and collects all problems of the configuration to report them together."""
 
     def __init__(self, settings: Settings, problems: list[ConfigurationError]) -> None:
         self._settings = settings
@@ -342,13 +347,13 @@ class _Choice:
         return self._select_backend(plugin, plugin.job_store, setting, url)
 
     def _job_store_url(self, name: str, primary: Plugin) -> str | None:
-        """Return the address of the jobs, or None if they are with the resources."""
+        """Return the address of a separate job store; None if there is none, or no address."""
         url = self._settings.bulk_export_job_store_url
         if name == primary.origin.name:
             if url is not None:
                 self._problems.append(
                     ConfigurationError(
-                        f"{JOB_STORE_URL} is set, and the jobs are in {name}, with the resources; "
+                        f"{JOB_STORE_URL} is set, but {name} stores the jobs with the resources; "
                         "remove it, or select another plugin in HFS_BULK_EXPORT_JOB_STORE"
                     )
                 )
@@ -392,7 +397,7 @@ class _Choice:
     def _select_backend(
         self, plugin: Plugin, backend: Backend[T] | None, setting: str, url: str | None = None
     ) -> SelectedBackend[T] | None:
-        """Select a backend; with `url`, one with an address of its own."""
+        """Return the selected backend; with `url`, it reads its address from there."""
         if backend is None:
             return None
         self._check_reach(plugin, backend, setting)
@@ -422,7 +427,7 @@ class _Choice:
             )
 
     def _check_links(self, plugin: Plugin, backend: Backend[OutputStore]) -> None:
-        only_links = self._settings.bulk_export_requires_access_token is own.AccessToken.FALSE
+        only_links = self._settings.bulk_export_requires_access_token is AccessToken.FALSE
         if only_links and not issubclass(backend.implementation, SupportsSignedURLs):
             self._problems.append(
                 ConfigurationError(
@@ -433,10 +438,10 @@ class _Choice:
             )
 
     def _check_names(self) -> None:
-        known = {variable.name for variable in own.OWN}
+        known = {variable.name for variable in OWN}
         for plugin in self._loaded.values():
             known |= {variable.name for variable in plugin.variables}
-        # The settings of a plugin that is not imported are unknown.
+        # The settings of plugins that are not selected are not known, only their prefixes.
         idle = tuple(
             prefix
             for other in self._installed

@@ -75,14 +75,14 @@ class WithoutIndex(StrEnum):
 
 
 class AccessToken(StrEnum):
-    """Whether a manifest says that its files need an access token."""
+    """The `requiresAccessToken` of a manifest: whether its files need an access token."""
 
     AUTO = "auto"
-    """It is false with signed URLs, if the output store can sign; else as HFS_AUTH_ENABLED is."""
+    """False if the output store can sign URLs, else the value of HFS_AUTH_ENABLED."""
     TRUE = "true"
-    """It is true, and this server sends the files even if the output store can sign URLs."""
+    """True; this server sends the files even if the output store can sign URLs."""
     FALSE = "false"
-    """It is false, and the output store must be able to sign URLs."""
+    """False; the output store must be able to sign URLs."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,8 +113,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         Meta(
             description="PEM file of the server's certificate, followed by its intermediate ones; "
-            "with it the server speaks TLS 1.2 and 1.3, without it plain HTTP. SIGHUP has it read "
-            "again.",
+            "with it the server speaks TLS 1.2 and 1.3, without it plain HTTP. On SIGHUP the "
+            "server reads it again.",
         ),
     ] = None
     tls_key: Annotated[
@@ -126,9 +126,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         tuple[str, ...],
         Meta(
-            description="Addresses and networks of the proxies in front of the server. Their "
-            "X-Forwarded-Proto, X-Forwarded-Host and Forwarded headers are believed, and nobody "
-            "else's.",
+            description="Addresses and networks of the proxies in front of the server. Only their "
+            "X-Forwarded-Proto, X-Forwarded-Host and Forwarded headers are trusted.",
             extra={"allowed": "IP addresses and networks like 10.0.0.0/8, joined by commas"},
         ),
     ] = ()
@@ -137,8 +136,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Host names, without ports, under which the server may be called, if "
             "HFS_BASE_URL is not set; any other gets 400. *.example.org stands for every name "
-            "below example.org. None is named by default: then every host is allowed, with "
-            "authentication only localhost, 127.0.0.1 and [::1]."
+            "below example.org. By default every host is allowed, but with authentication only "
+            "localhost, 127.0.0.1 and [::1]."
         ),
     ] = ()
     cors_allowed_origins: Annotated[
@@ -202,8 +201,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth_enabled: Annotated[
         bool,
         Meta(
-            description="Whether every request needs an access token, except to what is public; "
-            "if not, everybody may do everything."
+            description="Whether requests need an access token, except to public routes; if not, "
+            "everybody may do everything."
         ),
     ] = False
     allow_anonymous: Annotated[
@@ -217,8 +216,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="Verifier of access tokens: `keycloak` for those of an OpenID Connect "
-            "issuer, `smart` for those that this server issues. NAME is plugin NAME_auth, or else "
-            "plugin NAME."
+            "issuer, `smart` for those that this server issues. NAME selects plugin NAME_auth, or "
+            "if there is none, plugin NAME."
         ),
     ] = "keycloak"
     default_tenant: Annotated[
@@ -262,8 +261,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ge=1,
             title="bytes",
             description="Maximum size of the resources in the response to a batch or transaction, "
-            "in which entries that do not fit get an error of their own, and of the matches on a "
-            "page of a search, which ends early.",
+            "and of the matches on a page of a search. Entries that do not fit get an error of "
+            "their own; a page ends early.",
         ),
     ] = 16 * 1024 * 1024
     log_level: Annotated[LogLevel, Meta(description="Lowest severity that is logged.")] = (
@@ -306,8 +305,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bulk_export_job_store_url: Annotated[
         Secret | None,
         Meta(
-            description="Address of the jobs if the job store is not that of "
-            "the data provider; without it sqlite is a file in the output folder.",
+            description="Address of the job store, if it is not that of the data provider. By "
+            "default, sqlite is a file in the output folder.",
         ),
     ] = None
     bulk_export_output_backend: Annotated[
@@ -333,8 +332,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="How long a signed URL is valid, which opens a file for everybody who has "
-            "it; every poll of the manifest returns new ones.",
+            description="How long a signed URL is valid. Everybody who has it can download the "
+            "file; every poll of the manifest returns new ones.",
         ),
     ] = timedelta(minutes=5)
     bulk_export_output_ttl: Annotated[
@@ -398,7 +397,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             title="seconds",
             description="How long a shard waits for a backend that is unavailable before that "
-            "counts as an attempt; counted from its first failure since it got further.",
+            "counts as an attempt; counted from its first failure since it made progress.",
         ),
     ] = timedelta(hours=1)
     bulk_export_batch_bytes: Annotated[
@@ -531,15 +530,16 @@ def _check_proxies(settings: Settings) -> list[str]:
             ip_network(proxy)
         except ValueError as error:
             problems.append(
-                f"HFS_TRUSTED_PROXIES names {proxy!r}, which is no IP address or network: {error}"
+                f"HFS_TRUSTED_PROXIES names {proxy!r}, which is not an IP address or network: "
+                f"{error}"
             )
     return problems
 
 
 def _check_origins(settings: Settings) -> list[str]:
     return [
-        f"HFS_CORS_ALLOWED_ORIGINS names {origin!r}, which is no origin; allowed are * and a "
-        "scheme with a host and perhaps a port, for example https://app.example.org"
+        f"HFS_CORS_ALLOWED_ORIGINS names {origin!r}, which is not an origin; allowed are * and a "
+        "scheme with a host and optionally a port, for example https://app.example.org"
         for origin in settings.cors_allowed_origins
         if origin != "*" and not ORIGIN.fullmatch(origin)
     ]
@@ -564,7 +564,7 @@ def _check_lease(settings: Settings) -> list[str]:
 
 
 def _check_types(settings: Settings) -> list[str]:
-    """Report referenced types that no FHIR version has; not every version need have them."""
+    """Return a problem for each referenced type that no FHIR version has."""
     problems = list[str]()
     for name in settings.bulk_export_referenced_types:
         if any(name in load_definitions(version).types for version in FHIRVersion):
@@ -584,7 +584,7 @@ def _check_types(settings: Settings) -> list[str]:
 
 
 def _check_address(settings: Settings) -> list[str]:
-    """Require HFS_BASE_URL in a cluster: without it, each server would name its own address."""
+    """Require HFS_BASE_URL in a cluster: else each server would respond with its own address."""
     no_address = (
         "HFS_CLUSTER is true and HFS_BASE_URL is not set; set it in every process to the "
         "address under which clients reach all servers"

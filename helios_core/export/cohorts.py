@@ -1,4 +1,4 @@
-"""The patients and resources that an export shows, resolved as of its transaction time."""
+"""The patients and resources that an export contains, as of its transaction time."""
 
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ async def resolve_view(
     provider: DataProvider, request: ExportRequest, transaction_time: datetime
 ) -> ExportView:
     """
-    Return what an export shows, with its cohort and filters resolved as of the transaction time.
+    Return the view of an export, with its cohort and filters resolved as of the transaction time.
 
     The same request at the same instant always has the same view, so that a worker can resolve it
     again long after the kick-off.
@@ -26,8 +26,8 @@ async def resolve_view(
     Raises:
         ResourceNotFound: The group, or a group nested in it, does not exist.
         InvalidRequest: One of these groups cannot be read.
-        UnsupportedParameter: One of these groups is not a group of patients, or it is not known
-            who its members are.
+        UnsupportedParameter: One of these groups is not a group of patients, or does not list its
+            members.
     """
     view = await resolve_unfiltered_view(provider, request, transaction_time)
     filters, gaps = await resolve_filters(provider, request, transaction_time)
@@ -38,10 +38,10 @@ async def resolve_unfiltered_view(
     provider: DataProvider, request: ExportRequest, transaction_time: datetime
 ) -> ExportView:
     """
-    Return the view without filters, which may take long to resolve: it is enough for planning.
+    Return the view without its filters, which take long to resolve and are not needed to plan.
 
     Raises:
-        ResourceNotFound: As in `resolve_view`; so are InvalidRequest and UnsupportedParameter.
+        RequestError: As `resolve_view` does.
     """
     view = ExportView(request=request, transaction_time=transaction_time)
     named = None if request.patients is None else frozenset(request.patients)
@@ -59,8 +59,8 @@ def newcomers_view(view: ExportView) -> ExportView | None:
     """
     Return the view of the resources of newcomers that have not changed since `since`.
 
-    None if there are no newcomers or their older data is not exported. Together with the view it
-    shows all resources of newcomers, and none of them twice.
+    Return None if there are no newcomers or their older data is not exported. Together with the
+    view it shows all resources of newcomers, and none of them twice.
     """
     request = view.request
     if view.newcomers is None or request.since is None or not request.include_newly_added:
@@ -86,8 +86,8 @@ async def _group_view(
         now = await group.resolve(at)
         members, newcomers, before = frozenset(now.joined), frozenset[str](), None
     else:
-        # An imprecise start is read in the client's favour. If older data of newcomers is
-        # exported, the member counts as a newcomer; if they are left out, the member does not.
+        # A start of less precision than `since` is read in the client's favour: if older data of
+        # newcomers is exported, the member is a newcomer; if newcomers are left out, it is not.
         rounding = last_stamp if include else first_stamp
         now = await group.resolve(at, rounding=rounding)
         before = await group.resolve_earlier(since)

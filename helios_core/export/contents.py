@@ -1,4 +1,4 @@
-"""Which of many references an export includes, looked up in batches."""
+"""Filter references by whether an export includes them, in batches."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
@@ -48,16 +48,16 @@ class ExportContents:
         return await self._by_type(self._of_any_patient, references)
 
     async def of_others(self, references: Collection[Reference]) -> set[Reference]:
-        """Return the references to resources of patients, but of none that the export is about."""
+        """Return the references to resources only of patients outside of the export."""
         of_patients = await self.of_any_patient(references)
         return of_patients - await self.in_cohort(of_patients)
 
     async def existing(self, references: Collection[Reference]) -> set[Reference]:
-        """Return the references to resources that exist at the transaction time, anybody's."""
+        """Return the references to resources that exist at the transaction time."""
         return await self._by_type(self._existing, references)
 
     async def in_view(self, resource_type: str, ids: Collection[str]) -> set[str]:
-        """Return the ids of one type that the export shows, its filters not yet applied."""
+        """Return those of `ids` that the export shows before its filters are applied."""
         in_view = await self._provider.among(self._view, resource_type, ids)
         if self._older_view is not None:
             in_view |= await self._provider.among(self._older_view, resource_type, ids)
@@ -91,7 +91,7 @@ class ExportContents:
         return among - await self._withheld(resource_type, among)
 
     async def _withheld(self, resource_type: str, ids: Collection[str]) -> set[str]:
-        """Return the ids of resources that must not leave because of whom else they are about."""
+        """Return the ids of resources that are left out because of the other patients in them."""
         limit = disclosure(self._view, resource_type)
         if limit is None or not ids:
             return set()
@@ -103,7 +103,7 @@ class ExportContents:
             batch = await self._provider.fetch(key, [resource_id], at=at)
             try:
                 allowed = all(map(limit.allows, batch.lines))
-            except DECODE_ERRORS:  # nobody knows whom else it is about
+            except DECODE_ERRORS:  # it is not known which patients it is about
                 allowed = False
             if not allowed:
                 withheld.add(resource_id)

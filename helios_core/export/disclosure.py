@@ -1,18 +1,17 @@
 """
-What an export of some patients shows of resources that several patients share.
+Decide which of the resources that several patients share an export of some patients contains.
 
 Such a resource is in the compartments of all of them. With `patient` the server "SHALL NOT return
 resources in the patient compartments belonging to patients outside of this list" (Bulk Data 2.0.0,
-Query Parameters), and a group export is about the members of one Group. So:
+Query Parameters), and a group export is about the members of one Group. So the export contains:
 
 - Group: at group level only the exported Group and those nested in it, because another Group shows
-  who else is in it. With `patient` at patient level none.
-- Patient: with `patient` only those named, not those that link to them.
-- A type whose resources have several subjects on an equal footing, such as an Appointment: with
-  `patient` only if every one of these subjects is named.
-- Every other type: its resources are one patient's, and others have a part in them (the performer
-  of an Observation, the author of a document). They are exported for each of these patients, since
-  they are in the compartment of one who is named.
+  who else is in it. At patient level with `patient`, none.
+- Patient: with `patient` only the named ones, not Patients that link to them.
+- Types whose resources have several subjects of equal rank, such as Appointment: with `patient`
+  only resources of which every subject is named.
+- Other types: all resources in the compartment of a named patient. They are about one patient,
+  while others only take part (the performer of an Observation, the author of a document).
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,6 +28,7 @@ GROUP = "Group"
 PATIENT = "Patient"
 
 ID_WITHHELD = "(id withheld)"
+"""Stands for an id that must not be disclosed."""
 
 
 class _Identified(msgspec.Struct):
@@ -36,7 +36,7 @@ class _Identified(msgspec.Struct):
 
 
 class Disclosure:
-    """Which resources of one type may leave with an export, of those that its view shows."""
+    """A limit on the resources of one type that an export contains, within its view."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Disclosure:
 
     def allows(self, line: bytes) -> bool:
         """
-        Return whether a resource may leave.
+        Return whether a resource may be exported.
 
         Raises:
             msgspec.DecodeError: The line cannot be read.
@@ -68,7 +68,7 @@ class Disclosure:
         return self._patients.issuperset(subjects)
 
     def report(self, damaged: Damaged) -> Damaged | None:
-        """Return what may be said of a damaged resource, or None if nothing."""
+        """Return a report, with its id withheld if need be; None if it must not be disclosed."""
         if damaged.id == UNKNOWN_ID:
             return damaged
         if self.ids is None:
@@ -77,7 +77,7 @@ class Disclosure:
 
 
 def disclosure(view: ExportView, resource_type: str) -> Disclosure | None:
-    """Return what limits the resources of a type, or None if all that the view shows may leave."""
+    """Return the limit on the resources of a type, or None if all in the view may be exported."""
     request = view.request
     if resource_type == GROUP and view.groups is not None:
         return Disclosure(ids=view.groups, deleted_ids=view.groups | view.former_groups)
@@ -92,11 +92,11 @@ def disclosure(view: ExportView, resource_type: str) -> Disclosure | None:
 
 
 def reportable(view: ExportView, damaged: Iterable[Damaged]) -> list[Damaged]:
-    """Return the reports of damaged resources, without any hint at what may not leave."""
+    """Return the reports of damaged resources, without hints at resources that are left out."""
     reports = list[Damaged]()
     for report in damaged:
         limit = disclosure(view, report.resource_type)
-        shown = report if limit is None else limit.report(report)
-        if shown is not None:
-            reports.append(shown)
+        allowed = report if limit is None else limit.report(report)
+        if allowed is not None:
+            reports.append(allowed)
     return reports

@@ -1,4 +1,4 @@
-"""End and remove jobs: cancelled and expired ones, those that nobody works on, useless output."""
+"""End and remove jobs that are cancelled, expired or abandoned, and output without use."""
 
 import asyncio
 from contextlib import suppress
@@ -27,15 +27,15 @@ class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
     """How long exports are kept."""
 
     output: timedelta
-    """From the end of an export until it is removed with its files."""
+    """The time from the end of an export until it is removed with its files."""
     unfinished: timedelta = timedelta(days=7)
-    """From the last work on an active export until it ends in error."""
+    """The time from the last work on an active export until it ends in error."""
 
 
 async def sweep_periodically(
     backends: Backends, *, lifetimes: Lifetimes, interval: timedelta, stop: asyncio.Event
 ) -> None:
-    """Sweep now, then at every interval until `stop` is set; failures are logged."""
+    """Sweep now and then at every interval, until `stop` is set; failures are logged."""
     steps = (
         partial(end_unfinished, backends, lifetimes.unfinished),
         partial(sweep, backends, output_ttl=lifetimes.output),
@@ -56,16 +56,14 @@ async def sweep(backends: Backends, *, output_ttl: timedelta) -> int:
     """
     Remove every removable job, the output of failed jobs and all output without a job.
 
-    Return how many were removed.
-
-    What cannot be removed is logged and left to the next sweep.
+    Return the number of removals. What cannot be removed is logged and left to the next sweep.
 
     Raises:
         BackendError: The jobs or the stored output could not be listed.
     """
     removed, stuck = 0, set[JobKey]()
     while True:
-        limit = len(stuck) + JOBS_PER_QUERY  # those that stay must not hide the others
+        limit = len(stuck) + JOBS_PER_QUERY  # jobs that cannot be removed must not hide others
         jobs = await backends.job_store.removable(completed_before=output_ttl, limit=limit)
         for job in jobs:
             if job in stuck:
@@ -81,7 +79,7 @@ async def sweep(backends: Backends, *, output_ttl: timedelta) -> int:
 
 async def end_unfinished(backends: Backends, untouched_for: timedelta) -> None:
     """
-    End the exports that no worker touched for some time: they would keep their slots for ever.
+    End the exports that no worker has touched for this time; else they would stay active forever.
 
     Raises:
         BackendError: The job store could not end them.
@@ -104,7 +102,7 @@ async def end_unfinished(backends: Backends, untouched_for: timedelta) -> None:
 
 async def find_unreadable(job_store: JobStore) -> None:
     """
-    Look at every job, so that the job store names those that cannot be read (J15).
+    Read every job, so that `JobStore.unreadable` names those that cannot be read (J15).
 
     Raises:
         BackendError: The jobs could not be listed.
@@ -116,7 +114,7 @@ async def find_unreadable(job_store: JobStore) -> None:
 
 async def cancel_job(backends: Backends, job: JobKey) -> None:
     """
-    Cancel a job and announce that; its output stays until `remove_job`.
+    Cancel a job and announce that to the observers; its output stays until `remove_job`.
 
     Raises:
         JobNotFound: There is no such job, or it was cancelled before.
@@ -127,21 +125,21 @@ async def cancel_job(backends: Backends, job: JobKey) -> None:
 
 
 async def announce_job(backends: Backends, job: JobKey) -> None:
-    """Announce a job as it is now to the observers; one that cannot be read is left out."""
+    """Announce the current state of a job to the observers, unless it cannot be read."""
     query = JobQuery(tenant=job.tenant, id_prefix=job.id)
     try:
         with contained():
-            found = await backends.job_store.jobs(query, limit=1)
+            summaries = await backends.job_store.jobs(query, limit=1)
     except BackendError as error:
         log.warning("observer.skipped", job_id=job.id, reason=str(error))
         return
-    for summary in found:
+    for summary in summaries:
         if summary.job is not None:
             backends.announce(summary.job)
 
 
 async def remove_output(backends: Backends, job: JobKey) -> None:
-    """Remove the output of a failed job, which nobody can download; the sweeper tries again."""
+    """Remove the output of a failed job, which nobody can download; sweeps retry a failure."""
     try:
         with contained():
             await backends.output_store.delete(job.tenant, job.id)
@@ -181,9 +179,9 @@ async def _remove_expired(backends: Backends, job: JobKey) -> bool:
 
 async def _remove_useless_output(backends: Backends) -> int:
     """
-    Remove the output of failed jobs, and output without a job; return how much there was of it.
+    Remove the output of failed jobs and output without a job; return the number of removals.
 
-    A worker may write while its job fails or is being removed.
+    There is such output because a worker may still write when its job fails or is removed.
     """
     removed = 0
     async for tenant, job_id in backends.output_store.jobs():

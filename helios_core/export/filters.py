@@ -85,7 +85,7 @@ def read_filtered(
     batch_bytes: int,
 ) -> AsyncIterator[Batch]:
     """
-    Read everything in a shard that matches a filter, and as little else as possible.
+    Read all resources of a shard that match a filter, and as few others as possible.
 
     Without an index for the filter the whole shard is read.
     """
@@ -103,10 +103,10 @@ async def matching_deletions(
     ids: Sequence[str],
 ) -> Sequence[str]:
     """
-    Return the deleted ids whose last content matched a filter and could have left.
+    Return the deleted ids whose last content matched a filter and may have been exported.
 
-    Without history nothing is known of the last content. If it matters, then no id is returned,
-    because the client may never have received that resource.
+    Without history the last content is unknown. If it matters, no id is returned, because the
+    client may never have received that resource.
     """
     limit = disclosure(view, resource_type)
     if limit is not None and limit.ids is not None:
@@ -120,7 +120,7 @@ async def matching_deletions(
 async def last_contents(
     provider: DataProvider, view: ExportView, resource_type: str, ids: Sequence[str]
 ) -> dict[str, bytes]:
-    """Return by id the last content of deleted resources; of those not known, nothing."""
+    """Return the last content of deleted resources by id; ids without known content are absent."""
     if not isinstance(provider, SupportsHistory):
         return {}
     contents = dict[str, bytes]()

@@ -1,4 +1,4 @@
-"""Who belongs to a Group at an instant."""
+"""The members of a Group at an instant."""
 
 import heapq
 from collections import defaultdict
@@ -28,10 +28,10 @@ DEFINITIONS = frozenset({"definitional", "conceptual"})
 """The values of Group.membership (R5 and R6) of groups that do not list their members."""
 
 MAX_NUMBERS = 50
-"""How many of the members that are left out a sentence numbers."""
+"""The maximum number of omitted members that a sentence lists by their numbers."""
 
 MAX_LOOKUPS = 1000
-"""How many of the members that are not there are looked up, to tell whether they were deleted."""
+"""The maximum number of missing Patients of which it is checked whether they were deleted."""
 
 _UNDECLARED = (
     "has no members, and neither actual (true) nor membership (enumerated) says that it is meant "
@@ -39,10 +39,10 @@ _UNDECLARED = (
 )
 
 _NO_START = -FOREVER
-"""The stamp of when a member without a period start joined."""
+"""The joining stamp of a member whose period has no start."""
 
 Rounding = Callable[[str], int]
-"""Which stamp a date of less precision stands for: `first_stamp` or `last_stamp`."""
+"""Returns the stamp of a date, which may cover a day or more: `first_stamp` or `last_stamp`."""
 
 
 def first_stamp(text: str) -> int:
@@ -72,7 +72,7 @@ class _Period(msgspec.Struct):
 
 
 class _Unresolvable(Exception):
-    """A member that is left out; the text goes on with "they"."""
+    """A member is left out; the message is the predicate of a sentence that begins with "they"."""
 
 
 class _Entity(msgspec.Struct):
@@ -81,7 +81,7 @@ class _Entity(msgspec.Struct):
 
     @property
     def problem(self) -> str:
-        """Why the entity is no Patient or Group of this server."""
+        """Why the entity is not a Patient or Group of this server."""
         if self.reference:
             return "are not on this server: their reference is not Patient/[id] or Group/[id]"
         return "are given by an identifier only" if self.identifier else "have no reference"
@@ -112,7 +112,7 @@ class _Group(msgspec.Struct, rename="camel"):
         return self.actual is False or self.membership in DEFINITIONS
 
     def unresolvable(self) -> str | None:
-        """Return why nobody can know the members of the Group, or None."""
+        """Return why the members of the Group cannot be determined, or None if they can."""
         if self.modifier_extension:
             return (
                 "has a modifierExtension, which may change who its members are and is not "
@@ -130,22 +130,22 @@ class _Group(msgspec.Struct, rename="camel"):
 
     @property
     def is_list(self) -> bool:
-        """Whether a Group without members says that it has none."""
+        """Whether a Group without members states that it has none."""
         declared = self.actual is True or self.membership == "enumerated"
         return declared or (type(self.quantity) is int and self.quantity == 0)
 
     @property
     def unlisted(self) -> int:
-        """How many members more there are by the quantity than are listed."""
+        """The number of members by which `quantity` exceeds the list, 0 if it does not."""
         quantity = self.quantity if type(self.quantity) is int else 0
         return max(0, quantity - len(self.member))
 
 
 class Membership(msgspec.Struct, kw_only=True):
-    """Who belongs to a Group, those of nested Groups included."""
+    """The patients who belong to a Group or to a Group nested in it."""
 
     joined: dict[str, int]
-    """By patient, the stamp of when each joined; in several ways: at the earliest of them."""
+    """The stamp of when each patient joined, by id; the earliest if there are several ways."""
     groups: frozenset[str]
     """The ids of the Group and of those nested in it."""
     left_out: tuple[str, ...]
@@ -163,21 +163,21 @@ class GroupMembers:
 
     async def resolve(self, at: datetime, *, rounding: Rounding = first_stamp) -> Membership:
         """
-        Return who is a member at an instant, with the stamp of when each joined.
+        Return the members at an instant, with the stamp of when each joined.
 
         A group that contains itself is read once. A member who cannot be resolved is left out and
-        named in `left_out`.
+        counted in `left_out`.
 
         Raises:
             ResourceNotFound: The group, or a group nested in it, does not exist.
             InvalidRequest: One of these groups cannot be read.
-            UnsupportedParameter: One of these groups is not a group of patients, or it is not
-                known who its members are.
+            UnsupportedParameter: One of these groups is not a group of patients, or does not list
+                its members.
         """
         patients, left_out = dict[str, int](), list[str]()
-        seen, leading_on = set[str](), set[str]()
+        seen, with_nested = set[str](), set[str]()
         waiting = [(_NO_START, self._root)]
-        while waiting:  # the group that was joined first comes first, so each is read only once
+        while waiting:  # in the order of joining, so that each group is read only once
             since, group_id = heapq.heappop(waiting)
             if group_id in seen:
                 continue
@@ -197,10 +197,10 @@ class GroupMembers:
                 if resource_type == "Patient":
                     patients[resource_id] = min(joined, patients.get(resource_id, joined))
                 else:
-                    leading_on.add(group_id)
+                    with_nested.add(group_id)
                     heapq.heappush(waiting, (joined, resource_id))
             left_out += _left_out(group_id, group, numbers_by_reason)
-        if not patients and not left_out and seen == leading_on:
+        if not patients and not left_out and seen == with_nested:
             raise UnsupportedParameter(
                 f"Group/{self._root} and the groups nested in it only contain each other, so that "
                 "nobody is a member; list the members in one of them."
@@ -208,7 +208,7 @@ class GroupMembers:
         return Membership(joined=patients, groups=frozenset(seen), left_out=tuple(left_out))
 
     async def resolve_earlier(self, at: datetime) -> Membership | None:
-        """Return the membership at an earlier instant, or None if it cannot be resolved for it."""
+        """Return the membership at an earlier instant, or None if it cannot be resolved."""
         try:
             return await self.resolve(at)
         except (ResourceNotFound, InvalidRequest):
@@ -216,10 +216,10 @@ class GroupMembers:
 
     async def not_stored(self, patients: Collection[str], at: datetime) -> tuple[str, ...]:
         """
-        Return a sentence about those of the members that never were stored up to an instant.
+        Return a sentence about the members who were never stored up to an instant, or nothing.
 
-        A deleted Patient is no fault of the group. Nothing is said to a client that may not read
-        every Patient.
+        Deleted Patients do not count: their group is not wrong. A client that may not read every
+        Patient gets no sentence.
         """
         key = TypeKey.of(self._request, "Patient")
         if not self._request.grant("Patient").is_everything:
@@ -234,7 +234,7 @@ class GroupMembers:
         number = f"At least {count}" if len(absent) > MAX_LOOKUPS else f"{count}"
         sentence = (
             f"{number} of {len(patients)} members of Group/{self._root}, those of nested groups "
-            "included, are not stored on this server: there is no Patient of them to export."
+            "included, are not stored on this server, so there is no Patient to export for them."
         )
         return (sentence,)
 
@@ -244,10 +244,10 @@ class GroupMembers:
         """
         Return the type and id of a member and when it joined.
 
-        None if the member does not belong to the group at the instant.
+        Return None if it does not belong to the group at the instant.
 
         Raises:
-            _Unresolvable: Nobody can know who the member is, or whether it is one.
+            _Unresolvable: The identity of the member, or whether it belongs, cannot be determined.
         """
         if member.inactive:
             return None
@@ -307,8 +307,8 @@ def _left_out(
         )
     if group.is_definition:
         yield (
-            f"Group/{group_id} is a definition; whom it describes besides the members it lists "
-            "is not known, and they were left out."
+            f"Group/{group_id} is a definition; members that it describes without listing them "
+            "are not known and were left out."
         )
     if group.unlisted:
         yield (

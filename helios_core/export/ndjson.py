@@ -36,15 +36,15 @@ class PartCutter(ABC):
         self._max_rows = max_rows
         self._waiting: Sequence[bytes] = ()
         self.rows = 0
-        """Lines in the part being cut, or in the last one."""
+        """Lines in the current part: the one being cut, or else the last one."""
         self.bytes = 0
-        """Bytes in that part, newlines included."""
+        """Bytes in the current part, newlines included."""
         self.digest_sum = 0
-        """The digest of the lines of that part, in any order."""
+        """The digest of the lines of the current part, in any order."""
         self.total_rows = 0
         """Lines in all parts so far."""
         self.continues = False
-        """Whether the next part continues the block that ends that part."""
+        """Whether the last block of the current part continues in the next part."""
 
     @abstractmethod
     async def more(self) -> bool:

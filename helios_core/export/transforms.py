@@ -42,7 +42,7 @@ def elements_for(elements: Sequence[str], resource_type: str) -> frozenset[str] 
 
 
 class LineTransform:
-    """Drops the lines of one type that must not leave or do not match, and trims the others."""
+    """Drops the lines of one type that do not match or must not be exported; trims the others."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class LineTransform:
         self._limit = limit
         self._trim = trim
         self.withheld = 0
-        """How many matching lines were dropped because of whom else they are about."""
+        """How many matching lines were dropped because they are also about other patients."""
 
     def __call__(self, lines: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[Damaged]]:
         """Return the lines to export, and a report for each line that cannot be decoded."""

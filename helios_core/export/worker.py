@@ -1,4 +1,4 @@
-"""Claim shards and export them, until the worker is to stop."""
+"""Claim shards and export them until the worker is told to stop."""
 
 import asyncio
 import time
@@ -34,16 +34,16 @@ RENEWAL_RETRY = timedelta(milliseconds=500)
 """The wait before a renewal is retried when the job store could not be reached."""
 
 LEASE_CHECK = timedelta(milliseconds=500)
-"""The time between looks whether the export was cancelled: its workers stop within a second."""
+"""The time between checks for a cancelled export, so that its workers stop within a second."""
 
 LONGEST_PAUSE = timedelta(seconds=60)
 """The longest pause of a shard that waits for a backend."""
 
 MOST_DOUBLINGS = 16
-"""After so many the pause is the longest, and numbers stay small."""
+"""The pause stops doubling after this many times, long after it has reached its maximum."""
 
 RETIREMENT = timedelta(seconds=1)
-"""The time that a worker which stops has to say so."""
+"""The maximum time that a stopping worker waits for the job store to record that."""
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 3
     """How often a shard is attempted before its job ends in error."""
     retry_after: timedelta = timedelta(seconds=1)
-    """The wait before the second attempt; it is four times as long before each further one."""
+    """The wait before the second attempt; each further wait is four times as long as the last."""
     outage_patience: timedelta = timedelta(hours=1)
     """How long a shard waits for an unavailable backend before that counts as an attempt."""
     first_pause: timedelta = timedelta(seconds=1)
@@ -94,7 +94,7 @@ class Worker:
                 await self._take_turn()
         finally:
             await _cancel(beating)
-        # Who retires is not waited for: the worker counts as dead a little later in any case.
+        # An error does not matter: without heartbeats the worker soon counts as dead.
         with suppress(BackendError), contained():
             await call_within(RETIREMENT, self._backends.job_store.retire, self._name)
 
@@ -129,8 +129,8 @@ class Worker:
             await self._process(lease)
 
     async def _wait_for_work(self) -> None:
-        """Wait until there may be work, for `idle` at most, or until the worker is to stop."""
-        work = asyncio.ensure_future(self._news())
+        """Wait until there may be work, for `idle` at most, or until the worker must stop."""
+        work = asyncio.ensure_future(self._wait_for_store())
         stopping = asyncio.ensure_future(self._stop.wait())
         try:
             await _first_done(work, stopping)
@@ -139,7 +139,7 @@ class Worker:
         finally:
             await _cancel(work, stopping)
 
-    async def _news(self) -> None:
+    async def _wait_for_store(self) -> None:
         with contained():
             await self._backends.job_store.wait_for_work(self._options.idle)
 
@@ -165,7 +165,7 @@ class Worker:
                 else:
                     log.warning("lease.lost", reason=str(error))
             except BackendError as error:
-                # The job store cannot record how it ended: the lease lapses.
+                # The job store cannot record how the attempt ended, so the lease lapses.
                 log.exception("shard.abandoned", reason=str(error))
 
     async def _is_gone(self, lease: Lease) -> bool:
@@ -205,7 +205,12 @@ class Worker:
                 await asyncio.shield(_discard(attempt.export))
 
     def _check_transforms(self, lease: Lease) -> None:
-        """Refuse a job that another process accepted with other transforms of resources."""
+        """
+        Check that this process has the transforms with which the job was accepted.
+
+        Raises:
+            ConfigurationError: It has others.
+        """
         accepted, own = lease.job.request.transforms, self._backends.transforms.names
         if accepted != own:
             raise ConfigurationError(
@@ -214,7 +219,7 @@ class Worker:
             )
 
     async def _view(self, lease: Lease) -> ExportView:
-        """Return the view of a job; it is kept for the next shard, since a cohort can be large."""
+        """Return the view of a job, cached for the next shard, since a cohort can be large."""
         job = lease.job
         if self._latest_view is None or self._latest_view[0] != job.id:
             view = await resolve_view(
@@ -224,7 +229,7 @@ class Worker:
         return self._latest_view[1]
 
     def _permitted(self, job: Job) -> Backends:
-        """Return the backends as the scopes show them that the job was started with."""
+        """Return the backends, limited to what the scopes of the job's client allow."""
         return permitted_backends(self._backends, job.request, job.transaction_time)
 
     async def _export(self, lease: Lease, attempt: "_Attempt") -> list[Part]:
@@ -238,11 +243,11 @@ class Worker:
         """
         Export a shard while renewing its lease, and return its parts.
 
-        If the worker is to stop, release the lease and return None.
+        If the worker must stop, release the lease and return None.
 
         Raises:
             LeaseLost: The lease was lost; the export is cancelled.
-            BackendUnavailable: A backend is, or the lease could not be renewed.
+            BackendUnavailable: A backend is unavailable, or the lease could not be renewed.
         """
         exporting = asyncio.ensure_future(self._export(lease, attempt))
         renewing = asyncio.ensure_future(self._renew(lease, attempt))
@@ -263,14 +268,14 @@ class Worker:
 
     async def _watch(self, lease: Lease) -> NoReturn:
         """
-        Look twice a second whether a lease is still held: between two renewals it may be lost.
+        Check twice a second whether a lease is still held: it may be lost between two renewals.
 
         Raises:
-            LeaseLost: It is not; usually the export was cancelled.
+            LeaseLost: The lease is not held any more; usually the export was cancelled.
         """
         while True:
             await asyncio.sleep(LEASE_CHECK.total_seconds())
-            # How long a lease outlives a failure is up to `_renew`.
+            # `_renew` decides how long the export goes on while the job store does not respond.
             with suppress(BackendError), contained():
                 if not await self._backends.job_store.is_held(lease):
                     raise LeaseLost("the shard was taken away, or the job was ended")
@@ -295,7 +300,7 @@ class Worker:
         Extend a lease at every heartbeat.
 
         Raises:
-            LeaseLost: The job store says so.
+            LeaseLost: The job store reports that the lease is lost.
             BackendUnavailable: The job store was unreachable until the lease lapsed.
         """
         held_until = time.monotonic() + self._options.lease_for.total_seconds()
@@ -334,11 +339,11 @@ class Worker:
         """
         Postpone a shard whose backend is unavailable (J19), or record a failed attempt.
 
-        While the job store itself is unavailable this is tried again, until the worker stops:
-        otherwise the lease lapses, and that counts as an attempt.
+        While the job store itself is unavailable, retry until the worker stops: if nothing is
+        recorded, the lease lapses, and that counts as an attempt.
 
         Raises:
-            LeaseLost: It does not count.
+            LeaseLost: The lease is lost, so that the failure does not count.
         """
         while True:
             try:
@@ -373,7 +378,7 @@ class Worker:
         return postponed
 
     def _log_waiting(self, reason: str) -> None:
-        """Log what is waited for once, until a shard is completed or the reason changes."""
+        """Log why a shard waits; do not repeat the same reason until a shard is completed."""
         if reason != self._waits_for:
             log.warning("shard.waiting", reason=reason)
         self._waits_for = reason
@@ -383,8 +388,8 @@ class Worker:
         Record a failed attempt, and return the status of the job.
 
         Raises:
-            LeaseLost: It does not count. Who cancels an export removes what its workers need, so
-                nothing is logged of how that ended them.
+            LeaseLost: The lease is lost, so that the failure does not count. It is not logged:
+                cancelling an export removes what its workers need, so that any error may follow.
         """
         options = self._options
         try:
@@ -406,7 +411,7 @@ class Worker:
         log.error("shard.failed", attempt=lease.attempt, reason=str(error), exc_info=error)
 
     async def _announce_end(self, lease: Lease, status: JobStatus) -> None:
-        """Announce a job to the observers if its status is final; remove what cannot be used."""
+        """Announce a job to the observers if it has ended; if it failed, remove its output."""
         if status.active:
             return
         with suppress(JobNotFound):  # cancelled in the meantime
@@ -418,7 +423,7 @@ class Worker:
 
 
 class _Attempt:
-    """What one attempt to export a shard has come to."""
+    """The state of one attempt to export a shard."""
 
     export: ShardExport | None = None
     """None before it begins."""
@@ -455,7 +460,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _public_reason(lease: Lease, error: Exception, *, nameless: bool) -> str:
-    """Return why a shard failed, without internal details; `nameless` ones name no resource."""
+    """Return why a shard failed, without internal details; if `nameless`, without ids either."""
     if isinstance(error, ConfigurationError) or (isinstance(error, HeliosError) and not nameless):
         return str(error)
     if isinstance(error, BackendUnavailable):

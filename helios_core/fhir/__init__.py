@@ -1,7 +1,7 @@
 """
 What FHIR specifies: versions, resources, references, instants, search.
 
-`__init__.pyi` lists the public names; see `helios_core` for what that means.
+`__init__.pyi` lists the public names, which plugins may import; see `helios_core`.
 """
 
 import lazy_loader

@@ -1,9 +1,3 @@
-from .compartments import (
-    patients_of,
-)
-from .dates import (
-    date_bounds,
-)
 from .definitions import (
     Definitions,
     FHIRVersion,
@@ -19,13 +13,6 @@ from .instants import (
 from .media_types import (
     FHIR_JSON,
     NDJSON,
-)
-from .outcomes import (
-    outcome_line,
-)
-from .references import (
-    base_urls,
-    split_reference,
 )
 from .resources import (
     Resource,
@@ -52,9 +39,6 @@ from .search import (
     terms_and_values,
     terms_of,
 )
-from .subsetting import (
-    keep_elements,
-)
 
 __all__ = [
     "FHIR_JSON",
@@ -77,20 +61,14 @@ __all__ = [
     "UpdatedWithin",
     "ValueOrder",
     "any_filter",
-    "base_urls",
     "compile_query",
-    "date_bounds",
     "format_instant",
     "from_stamp",
-    "keep_elements",
     "load_definitions",
     "lookup_cost",
-    "outcome_line",
     "parse_instant",
     "parse_resource",
-    "patients_of",
     "satisfies",
-    "split_reference",
     "terms_and_values",
     "terms_of",
     "to_stamp",

@@ -2,7 +2,7 @@
 The versions of the Bulk Data Access guide, as one table.
 
 Everything that differs between versions is a field of `Guide`; no other module compares versions.
-Versions 2 and 3 share a row: clients of the one work with servers of the other.
+Versions 2 and 3 share a row: clients of either version work with servers of the other.
 """
 
 from collections.abc import Mapping

@@ -45,7 +45,7 @@ class ParsedEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """The bytes of what it consists of, which decide how long parsing takes."""
+        """Bytes of the URL, the condition and the resource; the time of parsing depends on it."""
         return sum(len(text or "") for text in (self.url, self.if_none_exist)) + len(
             self.resource or b""
         )

@@ -1,4 +1,4 @@
-"""Find the patients in whose compartments a resource is, by the CompartmentDefinition."""
+"""Find the patients in whose compartments a resource is (FHIR's CompartmentDefinition)."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -23,10 +23,10 @@ SUBJECTS: Mapping[str, frozenset[str]] = {
     "Schedule": frozenset({"actor"}),
 }
 """
-The root elements that say what a resource is about, where they can repeat.
+The root elements through which a resource can be about several patients at once, by type.
 
-They count in the FHIR versions in which they do repeat and put a resource into a compartment: a
-Composition has one subject in R4 and several in R5.
+An element counts only in those FHIR versions in which it repeats and puts the resource into a
+compartment: a Composition has one subject in R4 and several in R5.
 """
 
 
@@ -76,7 +76,7 @@ def _collect(node: object, path: KeyPath, depth: int, references: list[str]) -> 
 
 @cache
 def compartment_paths(fhir_version: FHIRVersion) -> Mapping[str, tuple[KeyPath, ...]]:
-    """Return the paths of the references that put a resource into a Patient's, by its type."""
+    """Return by type the paths of references that put a resource into a Patient compartment."""
     definitions = load_definitions(fhir_version)
     return {
         resource_type: tuple(
@@ -139,7 +139,7 @@ def _key_path(steps: Sequence[Step], compartment: str, elements: set[str]) -> Ke
 
 @cache
 def subject_paths(version: FHIRVersion, resource_type: str) -> tuple[KeyPath, ...]:
-    """Return the paths of the patients that a resource is about, if there can be several."""
+    """Return the paths of the patients that a resource is about, none if it is about one only."""
     names = SUBJECTS.get(resource_type, frozenset())
     if resource_type not in (definitions := load_definitions(version)).types:
         return ()

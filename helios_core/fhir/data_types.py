@@ -57,14 +57,14 @@ DATA_TYPES = (
 
 
 def choice_suffix(data_type: str) -> str:
-    """Return what the JSON name of a choice element ends in: `DateTime` for `dateTime`."""
+    """Return the ending of the JSON name of a choice element: `DateTime` for `dateTime`."""
     return data_type[:1].upper() + data_type[1:]
 
 
 CHOICE_SUFFIXES = frozenset(map(choice_suffix, DATA_TYPES))
-"""What the JSON name of a choice element can end in."""
+"""All possible endings of the JSON name of a choice element."""
 
 
 def is_data_type(name: str) -> bool:
-    """Whether a type is a data type; the alternative is a resource type."""
+    """Return whether the name of a type is that of a data type, not of a resource type."""
     return choice_suffix(name) in CHOICE_SUFFIXES

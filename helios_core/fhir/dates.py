@@ -18,11 +18,12 @@ def date_bounds(text: str) -> tuple[int, int]:
     """
     Return the stamps of the first and the last microsecond that a date or dateTime covers.
 
-    See FHIR R4, 3.1.1.5.5. A time without a zone is read as UTC. With a zone, both may lie outside
-    of the years that `datetime` has.
+    See FHIR R4, 3.1.1.5.5. A time without a zone is read as UTC. With a zone, both stamps may lie
+    outside of the years 1 to 9999 of `datetime`.
 
     Raises:
-        InvalidParameter: The text is neither, or there is no such date, time or zone.
+        InvalidParameter: The text is not a date or dateTime, or there is no such date, time or
+            zone.
     """
     if match := _PARTIAL.fullmatch(text):
         return _partial_date_bounds(*match.groups())
@@ -41,7 +42,7 @@ def _stamp(text: str) -> int:
     try:
         return parse_stamp(text)
     except InvalidParameter as error:
-        # That of an instant would ask for more than a dateTime needs.
+        # The message of `parse_stamp` requires an instant, which needs more than a dateTime.
         raise InvalidParameter(f"there is no such date, time or zone; {_EXPECTED}") from error
 
 

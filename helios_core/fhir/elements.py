@@ -36,7 +36,7 @@ def json_names(version: FHIRVersion, resource_type: str, element: str) -> frozen
 def kept_names(
     version: FHIRVersion, resource_type: str, requested: Collection[str]
 ) -> frozenset[str]:
-    """Return the JSON names of the requested and the mandatory elements, and of id and meta."""
+    """Return the JSON names of the requested elements, the mandatory ones, id and meta."""
     names = _IDENTIFYING | mandatory_names(version, resource_type)
     return names.union(*(json_names(version, resource_type, element) for element in requested))
 
@@ -95,9 +95,9 @@ def _choice_names(version: FHIRVersion, resource_type: str) -> frozenset[str]:
 
 def _listed_choice_names(version: FHIRVersion, resource_type: str, choice: str) -> frozenset[str]:
     """
-    Return the JSON names of a choice of which the definitions list each name, as in R6.
+    Return the JSON names of a choice in R6, whose definitions list each name as an element.
 
-    Two names are needed: a single one is an element of its own.
+    At least two names must match: a single one is an element that is not a choice.
     """
     names = frozenset(
         name

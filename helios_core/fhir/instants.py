@@ -28,7 +28,7 @@ DAY = 24 * _HOUR
 """The microseconds of a day."""
 
 FOREVER = (1 << 63) - 1
-"""A stamp later than that of any instant."""
+"""A stamp that is later than that of every instant."""
 
 
 def to_stamp(instant: datetime) -> int:

@@ -1,8 +1,8 @@
 """
-JSON Patch (RFC 6902), keeping the text of everything it does not change.
+JSON Patch (RFC 6902) that keeps the text of everything it does not change.
 
-The libraries at hand decode the whole document to Python objects, by which 1.10 becomes 1.1 and an
-exponent may overflow; they also copy without a bound.
+Existing libraries decode the whole document to Python objects, which turns 1.10 into 1.1 and may
+overflow an exponent. They also copy without a limit.
 """
 
 import re
@@ -18,7 +18,7 @@ from helios_core.fhir.strict_json import MAX_DEPTH, explain_fault, object_member
 
 MAX_OPERATIONS: Final = 10_000
 MAX_COPIED_BYTES: Final = 16 * 1024 * 1024
-"""How much the `copy` operations of one patch may copy: they could double a document each."""
+"""The maximum for all `copy` operations of a patch: each of them could double the document."""
 
 _INDEX = re.compile(r"0|[1-9]\d{0,8}")
 _POINTER = re.compile(r"(?:/(?:[^~]|~[01])*)*")
@@ -39,12 +39,12 @@ class JSONPatch(msgspec.Struct, frozen=True):
 
     operations: tuple[JSONPatchOperation, ...]
 
-    def apply(self, content: bytes, version: FHIRVersion) -> bytes:  # noqa: ARG002 - as of any patch
+    def apply(self, content: bytes, version: FHIRVersion) -> bytes:  # noqa: ARG002 - as in any patch
         """
         Return JSON with all operations applied, in their order.
 
         Raises:
-            PatchFailed: An operation does not fit; the message names it.
+            PatchFailed: An operation cannot be applied; the message has its number.
         """
         root: dict[str, Node] = {"": msgspec.Raw(content)}
         copied = 0
@@ -52,17 +52,19 @@ class JSONPatch(msgspec.Struct, frozen=True):
             try:
                 copied += _apply(root, operation)
             except LookupError as error:
-                # A KeyError has the name that is missing, which may be anything.
+                # A KeyError quotes the missing name, which may be anything, even a patient's.
                 reason = error if isinstance(error, Misfit) else "there is nothing at its path"
                 raise PatchFailed(
                     f"operation {index} ({operation.op}) of the patch fails: {reason}"
                 ) from error
             except RecursionError as error:
-                raise PatchFailed(f"operation {index} of the patch: too deep") from error
+                raise PatchFailed(
+                    f"operation {index} of the patch fails: the resource is nested too deeply"
+                ) from error
             if copied > MAX_COPIED_BYTES:
                 raise PatchFailed(
-                    f"operation {index} of the patch: the copies are larger than "
-                    f"{MAX_COPIED_BYTES} bytes together."
+                    f"operation {index} of the patch fails: all copies together are larger than "
+                    f"{MAX_COPIED_BYTES} bytes"
                 )
         json_trees.prune(root)
         return json_trees.encode(root.get("", msgspec.Raw(b"{}")))
@@ -73,7 +75,7 @@ def parse_json_patch(body: bytes) -> JSONPatch:
     Parse a JSON Patch.
 
     Raises:
-        InvalidResource: It is not an array of operations.
+        InvalidResource: It is not an array of at most MAX_OPERATIONS valid operations.
     """
     try:
         items = _ITEMS.decode(body)
@@ -104,7 +106,8 @@ def _operation(index: int, item: bytes) -> JSONPatchOperation:
     for pointer in (operation.path, operation.from_ or ""):
         if not _POINTER.fullmatch(pointer) or pointer.count("/") > MAX_DEPTH:
             raise InvalidResource(
-                f"operation {index} of the patch: a path is a JSON Pointer, as in /name/0/given"
+                f"operation {index} of the patch: path and from must be JSON Pointers such as "
+                "/name/0/given"
             )
     if needs_from and operation.path.startswith(f"{operation.from_}/") and operation.op == "move":
         raise InvalidResource(f"operation {index} of the patch moves something into itself")
@@ -117,7 +120,7 @@ def _apply(root: dict[str, Node], operation: JSONPatchOperation) -> int:
     match operation.op:
         case "test":
             if not json_trees.equal(_get(root, operation.path), value):
-                raise Misfit("the value is another one")
+                raise Misfit("the value is a different one")
             return 0
         case "remove":
             _remove(root, operation.path)
@@ -167,7 +170,7 @@ def _set(container: Container, key: str | int, value: Node) -> None:
 def _locate(
     root: dict[str, Node], pointer: str, *, adding: bool = False
 ) -> tuple[Container, str | int]:
-    """Return the container that a JSON Pointer leads into, and the key there."""
+    """Return the container that a JSON Pointer leads to, and the key in it."""
     container: Container = root
     key: str | int = ""
     for token in pointer.split("/")[1:]:

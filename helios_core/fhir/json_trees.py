@@ -1,8 +1,8 @@
 """
 JSON as a tree that is decoded only where it is looked into.
 
-What nobody touches keeps its bytes, so that 1.10 stays 1.10. A node is a `dict`, a `list`, or the
-text of a value that has not been looked into.
+Values that are not looked into keep their bytes, so that 1.10 stays 1.10. A node is a `dict`, a
+`list`, or the text of a value that has not been looked into.
 """
 
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ Container: TypeAlias = dict[str, Node] | list[Node]
 
 
 class Misfit(LookupError):
-    """A patch does not fit; the message is for the client, and shows nothing of the resource."""
+    """A patch cannot be applied; the message is for the client, without resource content."""
 
 
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -24,7 +24,7 @@ _VALUES = msgspec.json.Decoder(Any, float_hook=exact_number)
 
 
 def expand(node: Node) -> Node:
-    """Return a node, an object or array as a container of nodes."""
+    """Return a node; the text of an object or array becomes a container of nodes."""
     if not isinstance(node, msgspec.Raw):
         return node
     text = bytes(node)
@@ -35,7 +35,7 @@ def expand(node: Node) -> Node:
 
 def child(container: Container, key: str | int) -> Node:
     """
-    Return the expanded child of a container, which from then on contains it expanded.
+    Return the expanded child of a container, and store it there in place of its text.
 
     Raises:
         LookupError: There is no such child.
@@ -53,7 +53,7 @@ def encode(node: Node) -> bytes:
 
 
 def decode(node: Node) -> Any:  # noqa: ANN401 - decoded JSON
-    """Return the value of a node, numbers with fractions as `Decimal`."""
+    """Return the Python value of a node; numbers with fractions are `Decimal`."""
     return _VALUES.decode(encode(node))
 
 
@@ -63,7 +63,7 @@ def equal(first: Node, second: Node) -> bool:
 
 
 def prune(node: Node) -> None:
-    """Remove the empty objects and arrays in what was expanded: FHIR's JSON has none."""
+    """Remove empty objects and arrays from expanded nodes: they are not valid in FHIR's JSON."""
     if isinstance(node, msgspec.Raw):
         return
     for value in list(node.values()) if isinstance(node, dict) else node:

@@ -1,7 +1,7 @@
 """
-Rewrite the links between the resources of a Bundle, wherever FHIR says that they are links.
+Rewrite the links between the resources of a Bundle.
 
-These are references, elements of type uri, url, oid and uuid, and `href` and `src` in narrative,
+Links are references, elements of type uri, url, oid and uuid, and `href` and `src` in narrative,
 but not canonicals (FHIR R4, http.html#trules).
 """
 
@@ -23,17 +23,17 @@ _HISTORY = re.compile(r"/_history/[A-Za-z0-9\-.]{1,64}$")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _SEPARATOR = re.compile(r"(?<!\\),")
 
-# The most frequent URNs are code systems and identifiers; no resource is walked for them.
+# The most frequent URNs are code systems and identifiers; resources with only these are skipped.
 _NAME = re.compile(rb'"(?:system|value)":"(urn:(?:uuid|oid):[^"\\]*)"', re.IGNORECASE)
 
 _LEAVES = frozenset({"reference", "uri", "url", "oid", "uuid"})
 _FOLLOWED = frozenset({"reference", "url"})
-"""Links that lead nowhere if they are temporary; a uri may be just a name."""
+"""Types of links that must lead somewhere; a temporary uri, oid or uuid may be just a name."""
 _UNKNOWN_ELEMENT: Mapping[str, str] = {"reference": "reference"}
 _EXTENSIONS = frozenset({"extension", "modifierExtension"})
 
 TEMPORARY_NEEDLES = (b"urn:uuid:", b"urn:oid:", b"\\u00")
-"""Lower-case texts, one of which is in all JSON with a temporary link, escapes included."""
+"""Lower-case byte strings; JSON with a temporary link, even an escaped one, has one of them."""
 
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
@@ -48,33 +48,33 @@ _CHARACTER = re.compile(
 
 
 class Links(Protocol):
-    """What links of one resource stand for."""
+    """The targets of the links of one resource."""
 
     @property
     def needles(self) -> tuple[bytes, ...]:
-        """Lower-case texts, one of which is in all JSON with a link that `resolve` knows."""
+        """Lower-case byte strings; JSON with a link that `resolve` resolves has one of them."""
         ...
 
     def resolve(self, link: str) -> str | None:
-        """Return the link to write instead, usually `Type/id`, or None for one to keep."""
+        """Return the link that replaces this one, usually `Type/id`, or None to keep it."""
         ...
 
 
 class BundleLinks:
     """
-    What the fullUrls of one Bundle stand for.
+    The targets of links to the entries of one Bundle, by their fullUrls.
 
     Resolution follows FHIR R4, bundle.html#references: an absolute link is compared with the
     fullUrls; a relative one is first appended to the base of the fullUrl of its own entry, if that
     is the http address of a resource. Case does not matter in `urn:uuid:` and `urn:oid:`. A
-    fragment stays behind the link, and a `_history` version is dropped.
+    fragment is kept, and a `_history` version is dropped.
     """
 
     def __init__(self, targets: Mapping[str, str]) -> None:
-        """Take `Type/id` by fullUrl; a fullUrl that is ambiguous must be left out."""
+        """Take `Type/id` by fullUrl; an ambiguous fullUrl must be left out."""
         self.targets = {normalized_link(full_url): to for full_url, to in targets.items()}
         self._bases = {m[1] for url in targets if (m := _RESTFUL.fullmatch(url))}
-        # An absolute link is found by its scheme.
+        # The needle of an absolute link is its scheme.
         others = [url for url in targets if not is_temporary(url)]
         schemes = {m[0].lower().encode() if (m := _SCHEME.match(url)) else b'"' for url in others}
         self.needles = (*TEMPORARY_NEEDLES, *sorted(schemes))
@@ -106,7 +106,7 @@ class _EntryLinks:
         if match is None:
             return self._bundle.resolve(link)
         target = self._bundle.resolve(self._base + link) or self._bundle.resolve(link)
-        # A resource that keeps its id keeps the links to it, versions included.
+        # Links to a resource that keeps its id stay as they are, with their versions.
         return None if target is None or target.partition("#")[0] == match[1] else target
 
 
@@ -116,13 +116,13 @@ def is_temporary(link: str) -> bool:
 
 
 def split_address(link: str) -> tuple[str, str] | None:
-    """Return the server and `Type/id` of the http address of a resource, otherwise None."""
+    """Return the base URL and `Type/id` of the http address of a resource, otherwise None."""
     match = _RESTFUL.fullmatch(link)
     return (match[1], match[2]) if match else None
 
 
 def normalized_link(link: str) -> str:
-    """Return a link in the one spelling under which it is compared."""
+    """Return the spelling of a link in which it is compared."""
     return link.lower() if is_temporary(link) else link
 
 
@@ -132,9 +132,9 @@ def rewrite_links(
     """
     Rewrite the links of a resource in compact JSON; everything else keeps its bytes.
 
-    The second result is the temporary links (`urn:uuid:`, `urn:oid:`) that are references, of type
-    url or in narrative, and that `links` does not resolve. A Bundle is not changed: it resolves
-    links within itself.
+    The second result has the temporary links (`urn:uuid:`, `urn:oid:`) that lead nowhere: those in
+    references, urls and narrative that `links` does not resolve. A Bundle is not changed, because
+    its links point to its own entries.
 
     Raises:
         InvalidResource: The body is invalid, for example nested too deeply. Not every fault is
@@ -148,9 +148,9 @@ def rewrite_links(
 
 def rewrite_search_value(value: str, links: Links) -> tuple[str, set[str]]:
     """
-    Rewrite the links in the value of a search parameter, which are separated by commas.
+    Rewrite the links in the value of a search parameter, a list separated by commas.
 
-    The second result is the temporary links that `links` does not resolve.
+    The second result has the temporary links that `links` does not resolve.
     """
     parts = _SEPARATOR.split(value)
     unresolved = {part for part in parts if is_temporary(part) and links.resolve(part) is None}
@@ -158,7 +158,7 @@ def rewrite_search_value(value: str, links: Links) -> tuple[str, set[str]]:
 
 
 def _without_names(body: bytes, links: Links) -> bytes:
-    """Return the body without the URNs that only name something, unless one is a link."""
+    """Return the body without the URNs of systems and identifiers, unless one is also a link."""
     names = set(_NAME.findall(body))
     if not names or any(links.resolve(name.decode(errors="replace")) for name in names):
         return body
@@ -245,7 +245,7 @@ class _Rewriter:
         }
         if not targets:
             return raw
-        # As many items as `text` has characters, each as the JSON spells it.
+        # One item for each character of `text`, as it is spelled in the JSON.
         spelled = _CHARACTER.findall(raw[1:-1].decode())
         parts, position = list[str](), 0
         for (start, end), target in targets.items():

@@ -3,37 +3,38 @@
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from urllib.request import parse_http_list
 
 import msgspec
 
 from helios_core.errors import InvalidRequest
 
 PRESENTATION_PARAMETERS = frozenset({"_format", "_pretty"})
-"""Allowed in every request and without effect: responses have one presentation."""
+"""Parameters that every request may have and that are ignored: there is one presentation."""
 
 
-_MEANT_BY_FHIR = frozenset(
+_SELECTING_OR_SHAPING = frozenset(
     {
         *("_at", "_contained", "_content", "_count", "_dryRun", "_elements", "_filter", "_has"),
         *("_id", "_in", "_include", "_language", "_lastUpdated", "_list", "_outputFormat"),
         *("_profile", "_query", "_revinclude", "_security", "_since", "_sort", "_source"),
         *("_summary", "_tag", "_text", "_total", "_type", "_typeFilter", "_until"),
-        *("_after", "_before"),  # of the links of this server
+        *("_after", "_before"),  # in the page links of this server
     }
 )
-"""The names with an underscore that select or shape in some interaction of some version."""
+"""Parameters with an underscore that have an effect in any interaction of any FHIR version."""
 
 
 def has_no_effect(name: str) -> bool:
     """Return whether a parameter can be ignored: it is for presentation, or unknown to FHIR."""
     code = re.split("[:.]", name, maxsplit=1)[0]
     return name in PRESENTATION_PARAMETERS or (
-        name.startswith("_") and code not in _MEANT_BY_FHIR | PRESENTATION_PARAMETERS
+        name.startswith("_") and code not in _SELECTING_OR_SHAPING | PRESENTATION_PARAMETERS
     )
 
 
 class Handling(StrEnum):
-    """What to do with an unsupported parameter (RFC 7240 section 4.4)."""
+    """How to treat an unsupported parameter (RFC 7240, section 4.4)."""
 
     DEFAULT = "default"
     STRICT = "strict"
@@ -53,7 +54,7 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True):
 
     respond_async: bool = False
     separate_status: bool = False
-    """Whether the status code of a poll is about the poll, not the export (Bulk Data 3.0.0)."""
+    """Whether the status code of a poll is about the poll itself (Bulk Data 3.0.0)."""
     handling: Handling = Handling.DEFAULT
     returned: ReturnPreference | None = None
     """None if the client has no preference, or an unknown one."""
@@ -69,7 +70,7 @@ def parse_preferences(lines: Sequence[str]) -> Preferences:
     respond_async = separate_status = False
     handling = Handling.DEFAULT
     returned: ReturnPreference | None = None
-    for preference in ",".join(lines).split(","):
+    for preference in parse_http_list(",".join(lines)):  # whose values may be in quotes
         name, _, value = preference.split(";")[0].partition("=")
         match name.strip().lower():
             case "respond-async":
@@ -91,7 +92,7 @@ def parse_preferences(lines: Sequence[str]) -> Preferences:
 
 
 def _parse_return(value: str) -> ReturnPreference | None:
-    return next((each for each in ReturnPreference if each.lower() == value), None)
+    return next((choice for choice in ReturnPreference if choice.lower() == value), None)
 
 
 def _parse_handling(value: str) -> Handling:

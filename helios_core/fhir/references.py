@@ -24,12 +24,12 @@ _DECODER = msgspec.json.Decoder(float_hook=str)
 
 def decode_links(text: bytes) -> Any:  # noqa: ANN401 - decoded JSON
     """
-    Decode JSON in which to look for references; numbers with a fraction become texts.
+    Decode JSON to search it for references; numbers with a fraction become strings.
 
-    A number is valid JSON however large it is, and `float` is not.
+    JSON allows numbers that are too large for `float`.
 
     Raises:
-        msgspec.DecodeError: It is no JSON.
+        msgspec.DecodeError: The text is not JSON.
     """
     return _DECODER.decode(text)
 
@@ -66,7 +66,7 @@ def referenced_type(reference: str) -> str | None:
 
 def conditional_search(reference: str, base_urls: Sequence[str] = ()) -> str | None:
     """
-    Return the search `Type?query` that a conditional reference to this server is, otherwise None.
+    Return the search `Type?query` of a conditional reference to this server, otherwise None.
 
     Clients also write `/Type?query`, `Type/?query` and absolute URLs, as other servers accept.
     """
@@ -91,7 +91,7 @@ def replace_conditional(
     """
     Replace conditional references in compact JSON by `Type/id`.
 
-    `mapping` must have the searches of all of them.
+    `mapping` must have a `Type/id` for every search that `conditional_references` returns.
     """
 
     def replacement(match: re.Match[bytes]) -> bytes:
@@ -102,9 +102,9 @@ def replace_conditional(
 
 
 def _search(body: bytes, match: re.Match[bytes], base_urls: Sequence[str]) -> str | None:
-    """Return the search that a match of `_CONDITIONAL` is, or None if it is not one."""
+    """Return the search of a match of `_CONDITIONAL`, or None if it is not a reference."""
     if body[match.start() - 1] == _BACKSLASH:
-        return None  # the name is longer: it has an escaped quote and then "reference"
+        return None  # the quote before `reference` is escaped: the member has a longer name
     try:
         return conditional_search(msgspec.json.decode(match[1], type=str), base_urls)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -36,7 +36,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     patients: tuple[str, ...] = ()
     """Ids of the patients in whose compartments the resource is, sorted and distinct."""
     terms: IndexTerms | None = None
-    """What to index for searches; if None, a store with an index has to call `terms_of`."""
+    """The terms to index for searches; if None, a store with an index has to call `terms_of`."""
 
     def stamped(self, version_id: int, last_updated: datetime) -> bytes:
         """Return the line to store and to export: a compact JSON object without a newline."""
@@ -56,13 +56,13 @@ def parse_resource(  # noqa: PLR0913 - what is required of the body, each with a
     """
     Parse and validate the JSON of a resource.
 
-    If set, `resource_type` and `resource_id` must be those of the body; a body without an id gets
-    `resource_id`. `assigned_id` replaces any id of the body, as in a create. Absolute
-    references count for `patients` only under one of `base_urls`.
+    If set, `resource_type` and `resource_id` must be equal to those of the body; a body without an
+    id gets `resource_id`. `assigned_id` replaces any id of the body, as a create does. For
+    `patients`, absolute references count only under one of `base_urls`.
 
     Raises:
-        InvalidResource: The body is invalid. The message says what is wrong and where, without any
-            content.
+        InvalidResource: The body is invalid. The message says what is wrong and where, without
+            resource content.
     """
     tree, text = read_object(body)
     own_type = _require_type(tree, fhir_version, resource_type)

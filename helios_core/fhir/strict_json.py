@@ -1,8 +1,8 @@
 """
-Parse JSON strictly: refuse what is ambiguous, and keep the text of everything else.
+Parse JSON strictly: refuse ambiguous JSON, and keep the text of everything else.
 
-JSON parsers differ in how they treat duplicate keys, lone surrogates and NUL. Text that two of
-them could read differently is refused here, so that all clients read the same in what is stored.
+JSON parsers differ in how they treat duplicate keys, lone surrogates and NUL. Text that two
+parsers could read differently is refused, so that all clients read stored resources alike.
 """
 
 import json
@@ -37,7 +37,7 @@ _LEVELS_REMOVED = 8
 
 
 def exact_number(text: str) -> Decimal | msgspec.Raw:
-    """Return a number with its digits; as its text if its exponent is beyond `Decimal`."""
+    """Return a number with all its digits; as raw text if its exponent is beyond `Decimal`."""
     try:
         return Decimal(text)
     except ArithmeticError:
@@ -114,7 +114,11 @@ def _decode(body: bytes) -> object:
 
 
 def explain_fault(body: bytes, error: Exception, shape: str) -> str:
-    """Return what is wrong with a body that cannot be decoded; `shape` if it is JSON, or empty."""
+    """
+    Return what is wrong with a body of which `error` was raised.
+
+    That is `shape`, the expected form, if the body is empty or JSON of another form.
+    """
     is_json = isinstance(error, (msgspec.ValidationError, RecursionError))
     return shape if is_json or not body.strip() else _explain(body, error)
 
@@ -146,7 +150,7 @@ def _check_depth(body: bytes) -> None:
         if len(brackets) <= 2 * (MAX_DEPTH - removed):
             return
         brackets = brackets.replace(b"[]", b"")
-    # Few bodies get here. Counting takes equally long for brackets of any shape.
+    # Few bodies get here. Counting takes the same time for brackets in any order.
     depth = max(accumulate(map(_DEPTH_CHANGE.__getitem__, brackets)), default=0)
     if _LEVELS_REMOVED + depth > MAX_DEPTH:
         raise _too_deep()
@@ -176,7 +180,7 @@ def _raise_duplicate(names: list[str]) -> NoReturn:
     )
 
 
-# Numbers stay text: they do not matter here, and Python refuses to convert very long ones.
+# Numbers stay text: only names are compared, and Python refuses to convert very long numbers.
 _DUPLICATES = json.JSONDecoder(object_pairs_hook=_check_pairs, parse_int=str, parse_float=str)
 
 

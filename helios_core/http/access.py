@@ -1,4 +1,4 @@
-"""What each route needs: the one table that the guard of the application reads."""
+"""The access that each route requires, in one table, and the guard that checks it."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -14,21 +14,22 @@ from helios_core.storage.request_principal import set_principal
 from helios_core.storage.token_verifier import TokenVerifier
 
 PLUGIN_PREFIX: Final = "/_plugins"
-"""Where the routes of plugins are; each plugin says itself whether its routes are public."""
+"""The path of the routes of plugins; each plugin decides whether its routes are public."""
 
 
 class Access(Enum):
-    """What a route needs of who calls it."""
+    """What a route requires of its caller."""
 
     PUBLIC = "public"
-    """Nothing; an access token is not even looked at."""
+    """Nothing; an access token is ignored."""
     CLIENT = "client"
-    """A valid token, whatever its scopes: what is described is the server."""
+    """A valid token, whatever its scopes: the route only describes the server."""
     INTERACTION = "interaction"
     """
-    A valid token of a client that is not limited to groups: nobody can tell of a resource whether
-    it is a group's, and who may change a Group decides what its export has. The scopes decide further, in
-    `interactions.callers.authorize`, for each entry.
+    A valid token of a client that is not limited to groups.
+
+    It is not known which resources belong to a group, and whoever may change a Group decides what
+    its export contains. `interactions.callers.authorize` checks the scopes of each interaction.
     """
     EXPORT = "export"
     """A valid token; its scopes decide what a new export contains."""
@@ -67,18 +68,18 @@ ROUTES: Final[Mapping[str, Access]] = {
         )
     },
 }
-"""What each path template needs; a path that is not here is refused."""
+"""The access that each path template requires; a route without an entry refuses all requests."""
 
 
 def access_of(path_template: str, handler: BaseRouteHandler) -> Access | None:
-    """Return what a route needs, or None if nobody has decided that: then nobody may call it."""
+    """Return the access that a route requires, or None if it has no entry in the table."""
     if path_template.startswith(f"{PLUGIN_PREFIX}/"):
         return Access.PUBLIC if handler.opt.get("public") is True else Access.INTERACTION
     return ROUTES.get(path_template)
 
 
 class AccessGuard:
-    """A guard of Litestar, which no route can replace: it verifies the token of every request."""
+    """A Litestar guard that verifies the token of every request; no route can replace it."""
 
     def __init__(self, verifier: TokenVerifier | None, authorizer: FileAuthorizer) -> None:
         self._verifier = verifier
@@ -92,12 +93,12 @@ class AccessGuard:
 
         Raises:
             InvalidToken: The route needs a token, and there is none or it is not valid.
-            Forbidden: The client may export some groups only.
-            BackendError: Nobody can tell now.
+            Forbidden: The client of the token is limited to exports of some groups.
+            BackendError: The token, or the limit of its client, cannot be verified now.
         """
         access = access_of(connection.scope["path_template"], handler)
         if access is None:
-            raise RuntimeError("a route has no entry in the table of what routes need")
+            raise RuntimeError("a route has no entry in ROUTES, which states who may call it")
         set_principal(None)
         if self._verifier is None or access is Access.PUBLIC:
             return
@@ -108,8 +109,8 @@ class AccessGuard:
         set_principal(principal)
         if access is Access.INTERACTION and principal.groups is not None:
             raise Forbidden(
-                "The client of the access token is limited to groups: it may export these, and "
-                "has no other interaction."
+                "The client of the access token is limited to groups: it may export them, and "
+                "nothing else."
             )
 
 
@@ -118,8 +119,8 @@ def bearer_token(values: list[str]) -> str:
     Return the access token in the values of Authorization (RFC 6750, section 2.1).
 
     Raises:
-        MissingToken: There is none; `Bearer` with nothing behind it has none.
-        InvalidToken: The header is sent twice, or of another scheme.
+        MissingToken: There is no header, or no token after `Bearer`.
+        InvalidToken: The header is sent twice, or is of another scheme.
     """
     if len(values) > 1:
         raise InvalidToken("Authorization is sent more than once; send it once.")
@@ -127,9 +128,9 @@ def bearer_token(values: list[str]) -> str:
     token = token.strip()
     if not scheme or (scheme.lower() == "bearer" and not token):
         raise MissingToken(
-            "This needs an access token; send Authorization: Bearer with one. "
+            "This request needs an access token; send it as Authorization: Bearer [token]. "
             ".well-known/smart-configuration has the address of the token endpoint."
         )
     if scheme.lower() != "bearer":
-        raise InvalidToken("Authorization is of a scheme other than Bearer; send Bearer.")
+        raise InvalidToken("The scheme of Authorization is not Bearer; send Bearer.")
     return token

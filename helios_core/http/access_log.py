@@ -13,9 +13,9 @@ log = structlog.stdlib.get_logger()
 
 UNKNOWN_ROUTE: Final = "(no route)"
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-"""The form of an X-Request-ID that is taken from the client; any other one is replaced."""
+"""The form of an X-Request-ID that is accepted from the client; any other one is replaced."""
 BOUND: Final = ("tenant", "client", "job_id")
-"""What is bound to the log lines of a request while it is processed, besides `request_id`."""
+"""The fields bound to the log lines of a request while it is processed, besides `request_id`."""
 
 
 class AccessLog:
@@ -41,7 +41,7 @@ class AccessLog:
         async def observe(message: Message) -> None:
             nonlocal size
             if message["type"] == "http.response.start":
-                # Some frameworks send a member of an enumeration, which a text log would name.
+                # The status may be a member of an enumeration, which a text log would name.
                 response["status"] = int(message["status"])
                 header = (b"x-request-id", request_id.encode())
                 message["headers"] = [*message.get("headers", ()), header]
@@ -67,8 +67,8 @@ class AccessLog:
 
 
 def _request_id(scope: Scope) -> str:
-    """Return the id that the client gave the request, or a new one."""
-    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    if len(given) == 1 and REQUEST_ID.fullmatch(given[0]):
-        return given[0].decode()
+    """Return the id that the client sent with the request, or a new one."""
+    values = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(values) == 1 and REQUEST_ID.fullmatch(values[0]):
+        return values[0].decode()
     return secrets.token_hex(16)

@@ -1,4 +1,4 @@
-"""The public address of the server, as the client of a request knows it."""
+"""The public address of the server, as the client of a request uses it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ _PORT: Final = re.compile(r":\d+$")
 
 class PublicAddress:
     """
-    Finds the base URL that responses name.
+    Determines the base URL for the links in responses.
 
-    It is the configured one, else what trusted proxies report, else the Host header. A host that
-    is not among `allowed_hosts` is refused; if that is empty, every host is allowed, except that
-    the Host header may only name this machine on an `authenticated` server: no link and no
-    audience of a token may have a name that an attacker chose.
+    It is the configured one, else the one that trusted proxies report, else that of the Host
+    header. A host that is not among `allowed_hosts` is refused. If `allowed_hosts` is empty, every
+    host is allowed, with one exception: on an `authenticated` server the Host header may only name
+    this machine, so that no link and no token audience has a host that an attacker chose.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class PublicAddress:
         self._base_url = base_url
         self._proxies = trusted_proxies
         self._allowed = [host.lower().rstrip(".") for host in allowed_hosts]
-        self._unnamed = LOOPBACK_HOSTS if authenticated else ()
+        self._allowed_in_host = LOOPBACK_HOSTS if authenticated else ()
 
     def base(self, request: HTTPRequest) -> str:
         """
@@ -57,12 +57,15 @@ class PublicAddress:
         scheme = (scheme or request.scope["scheme"]).lower()
         host = reported or (hosts[0] if len(hosts) == 1 else "")
         if not HOST.fullmatch(host) or scheme not in SCHEMES:
-            raise InvalidRequest("There is not one Host header with a host and perhaps a port.")
-        allowed = self._allowed or (() if reported else self._unnamed)
+            raise InvalidRequest(
+                "The Host header is missing, malformed or sent twice; send one host, with a port "
+                "if need be."
+            )
+        allowed = self._allowed or (() if reported else self._allowed_in_host)
         if allowed and not _matches(_PORT.sub("", host).lower().rstrip("."), allowed):
             raise InvalidRequest(
-                "The server is not called by this host name; use the name that its operator "
-                "published, or have it added to HFS_ALLOWED_HOSTS."
+                "The server does not respond to this host name; use the name that its operator "
+                "published, or ask the operator to add this one to HFS_ALLOWED_HOSTS."
             )
         return f"{scheme}://{host}"
 
@@ -77,9 +80,9 @@ class PublicAddress:
 
     def _reported(self, request: HTTPRequest) -> tuple[str | None, str | None]:
         """
-        Return the scheme and the host that trusted proxies report, None for what they do not.
+        Return the scheme and the host that trusted proxies report, each None if not reported.
 
-        Each proxy appends to a list, so the entry to believe is as far from the end as there are
+        Each proxy appends to a list, so the entry to trust is as far from the end as there are
         trusted proxies in a row (RFC 7239 section 5, X-Forwarded-For). A proxy may also replace
         the list, which is shorter then. Proxies write one kind of header and pass on the other as
         the client sent it, so both kinds have to agree.
@@ -91,18 +94,18 @@ class PublicAddress:
         if client is None or not self._is_proxy(client[0]):
             return None, None
         forwarded = _forwarded(request)
-        standard = self._believed(forwarded, _clients(forwarded)) or {}
+        standard = self._trusted(forwarded, _clients(forwarded)) or {}
         clients = _elements(request, "x-forwarded-for")
-        scheme = self._believed(_elements(request, "x-forwarded-proto"), clients)
-        host = self._believed(_elements(request, "x-forwarded-host"), clients)
+        scheme = self._trusted(_elements(request, "x-forwarded-proto"), clients)
+        host = self._trusted(_elements(request, "x-forwarded-host"), clients)
         return _agreed(standard.get("proto"), scheme), _agreed(standard.get("host"), host)
 
     @staticmethod
     def _reported_clients(request: HTTPRequest) -> list[str]:
-        """Return whom each proxy had its request from, the farthest first."""
+        """Return the addresses from which the proxies received the request, the farthest first."""
         return _clients(_forwarded(request)) or _elements(request, "x-forwarded-for")
 
-    def _believed(self, reports: Sequence[T], clients: Sequence[str]) -> T | None:
+    def _trusted(self, reports: Sequence[T], clients: Sequence[str]) -> T | None:
         """Return the report of the farthest of the trusted proxies in a row, None without one."""
         hops = 1 + sum(1 for _ in takewhile(self._is_proxy, reversed(clients)))
         return reports[max(0, len(reports) - hops)] if reports else None

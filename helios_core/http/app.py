@@ -56,17 +56,17 @@ CORS_REQUEST_HEADERS: Final = [
     *("Accept", "Authorization", "Content-Type", "If-Match", "If-Modified-Since"),
     *("If-None-Exist", "If-None-Match", "Prefer", "Range", "X-Request-ID", "X-Tenant-ID"),
 ]
-"""What a web page may send."""
+"""The request headers that a web page of another origin may send."""
 CORS_RESPONSE_HEADERS: Final = [
     *("Content-Location", "Content-Range", "ETag", "Last-Modified", "Location"),
     *("Preference-Applied", "Retry-After", "X-Export-Status", "X-Progress", "X-Request-ID"),
 ]
-"""What a web page may read beyond what browsers always show."""
+"""The response headers that it may read, besides those that browsers always allow."""
 
 
 def create_app(settings: Settings, backends: Backends) -> ASGIApp:
     """
-    Return the application that serves opened backends; their powers decide on its routes.
+    Return the application that serves opened backends; their powers decide which routes it has.
 
     Raises:
         BrokenPlugin: A plugin's route cannot be used.
@@ -110,7 +110,7 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
 
 
 def _cors(settings: Settings) -> CORSConfig | None:
-    """Let web pages of some origins use the server; without cookies, which nobody needs here."""
+    """Return the CORS settings for the allowed origins, without cookies: no route needs them."""
     if not settings.cors_allowed_origins:
         return None
     return CORSConfig(
@@ -192,7 +192,7 @@ def _resources(
     guard: Guard,
     discovery: DiscoveryRoutes,
 ) -> list[HTTPRouteHandler]:
-    """Return the routes that read what is visible, and change what is stored."""
+    """Return the routes that read what clients may see, and change what is stored."""
     provider, writer = visible.data_provider, guarded_backends(backends, ANY).data_provider
     if isinstance(provider, WithheldReads):
         return []

@@ -26,7 +26,11 @@ JSON_TYPES: Final = READABLE | {
     *("application/*", "*/*", "text/json", "application/json+fhir"),
     *("application/fhir+ndjson", "application/ndjson"),
 }
-"""Media types of Accept that JSON satisfies; some clients send their output format everywhere."""
+"""
+Media types in Accept to which JSON is an acceptable response.
+
+Some clients send the output format of an export with all their requests.
+"""
 
 
 class Guard:
@@ -59,15 +63,16 @@ class Guard:
         )
 
     def principal(self, request: HTTPRequest) -> Principal | None:
-        """Return whom the access token of a request is about, None if nobody needs one."""
+        """Return the principal of a request's access token, None if the server needs no tokens."""
         principal: Principal | None = request.scope.get("user")
         return principal
 
     def tenant(self, request: HTTPRequest) -> str:
         """
-        Return the tenant that a request is about; errors are those of `Tenants.tenant`.
+        Return the tenant of a request, and bind it and the client to the request's log lines.
 
-        The lines that are logged of the request have it from then on, and its client.
+        Raises:
+            RequestError: As `Tenants.tenant` does.
         """
         tenant = self._tenants.tenant(request)
         principal = self.principal(request)
@@ -77,19 +82,19 @@ class Guard:
 
     def base(self, request: HTTPRequest) -> str:
         """
-        Return the base URL for responses: it has the tenant in it if the request's path had.
+        Return the base URL for responses; it includes the tenant if the request's path does.
 
         Raises:
-            InvalidRequest: As `PublicAddress.base`.
+            InvalidRequest: As `PublicAddress.base` does.
         """
         return self._address.base(request) + self._tenants.prefix(request)
 
     def tenant_routing(self, request: HTTPRequest) -> TenantRouting | None:
-        """Return how requests name a tenant under the base URL of a request; None if it does."""
+        """Return how requests name their tenant, None if a request's base URL includes it."""
         return None if self._tenants.prefix(request) else self._tenants.routing
 
     def client(self, request: HTTPRequest) -> str:
-        """Return whom rate limits count a request for: the token's client, else the address."""
+        """Return the client to whom rate limits apply: that of the token, else the address."""
         principal = self.principal(request)
         return principal.owner if principal else address_group(self._address.client(request))
 
@@ -98,7 +103,7 @@ class Guard:
             return
         accepted = parse_accept(request.headers.getall("accept", []))
         if accepted and not any(c.quality > 0 and c.name in JSON_TYPES for c in accepted):
-            raise NotAcceptable(f"Accept leaves out JSON; this server responds with {FHIR_JSON}.")
+            raise NotAcceptable(f"Accept does not allow JSON; this server only has {FHIR_JSON}.")
 
     def _named_version(self, request: HTTPRequest) -> FHIRVersion | None:
         headers = (

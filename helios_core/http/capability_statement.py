@@ -26,7 +26,7 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.transformed_reads import WithheldReads
 
 EXPORTS: Final = {"Patient": "patient-export", "Group": "group-export"}
-"""The types that an export can be started on, and the definitions of those operations."""
+"""The types that have an export operation, and its definition."""
 COMPARTMENT: Final = "http://hl7.org/fhir/CompartmentDefinition/{name}"
 EVERYTHING: Final = {
     "Patient": {
@@ -34,7 +34,7 @@ EVERYTHING: Final = {
         "definition": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
     }
 }
-"""The operation on single resources, by the type that has it."""
+"""The operations on single resources, by the type that has them."""
 CONDITIONAL: Final = {
     "conditionalCreate": True,
     "conditionalUpdate": True,
@@ -45,7 +45,7 @@ SMART: Final = {
     "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
     "code": "SMART-on-FHIR",
 }
-"""How clients authenticate where they have to."""
+"""The security service of a server that requires access tokens."""
 PATCH_FORMATS: Final = (JSON_PATCH, FHIR_JSON)
 
 
@@ -60,8 +60,8 @@ def capability_elements(
     """
     Return the elements of the CapabilityStatement of a FHIR version; no guide means no exports.
 
-    `secured` says that callers need access tokens. The elements are the same at every base URL,
-    and the largest is encoded.
+    `secured` states that callers need access tokens. The elements are the same at every base URL.
+    The largest one, `rest`, is already encoded.
     """
     rest = _rest(provider, fhir_version, guide=guide)
     if secured:
@@ -84,7 +84,7 @@ def capability_elements(
 
 
 def capability_statement(elements: Mapping[str, Any], *, base: str) -> bytes:
-    """Return the CapabilityStatement with some elements as JSON."""
+    """Return the CapabilityStatement of a base URL as JSON, made of its other elements."""
     implementation = {"description": "Helios FHIR server", "url": base}
     return msgspec.json.encode({**elements, "implementation": implementation})
 
@@ -195,7 +195,7 @@ def _search_elements(
     parameters: Sequence[SupportedParameter],
     reverse_includes: list[str],
 ) -> dict[str, Any]:
-    # Of several definitions of one code the first counts, as it does for searching.
+    # If a code has several definitions, the first counts, as it does in searches.
     published = reversed(load_definitions(version).search_parameters(resource_type))
     definitions = {definition.code: definition.url for definition in published}
     elements = {
@@ -209,7 +209,7 @@ def _search_elements(
         ],
         "searchInclude": [
             "*",
-            *(f"{resource_type}:{each.code}" for each in parameters if each.chains_to),
+            *(f"{resource_type}:{p.code}" for p in parameters if p.chains_to),
         ],
         "searchRevInclude": ["*", *reverse_includes],
     }

@@ -23,7 +23,7 @@ MAX_HEADER_BYTES: Final = 4 * 1024
 REFUSAL: Final = outcome_line(
     "error",
     "not-supported",
-    "Accept-Encoding leaves out what this server sends: gzip, and bodies as they are (identity).",
+    "Accept-Encoding allows neither gzip nor identity, and this server has no other coding.",
 )
 
 
@@ -35,10 +35,10 @@ def compressed(body: bytes) -> bytes:
 
 class CompressedResponses:
     """
-    An ASGI application that compresses the JSON of the application behind it.
+    An ASGI application that compresses the JSON responses of another one.
 
-    Responses that have a Content-Encoding already, that come in pieces or are no JSON pass as they
-    are: files of exports negotiate for themselves.
+    Responses that already have a Content-Encoding, come in pieces or are not JSON pass unchanged:
+    the route of export files negotiates its own encoding.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -68,7 +68,7 @@ class CompressedResponses:
 
 
 class _Exchange:
-    """The response to one request: its start waits until it is known how the body is sent."""
+    """The response to one request; its start is held back until the body's encoding is known."""
 
     def __init__(self, send: Send, *, head: bool, compress: bool, always: bool) -> None:
         self._send = send

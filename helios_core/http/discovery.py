@@ -35,14 +35,14 @@ from helios_core.storage.resource_keys import ResourceKey
 
 log = structlog.stdlib.get_logger()
 
-About = TypeVar("About", bound=Hashable)
+Subject = TypeVar("Subject", bound=Hashable)
 
 UNUSED_ID: Final = "readiness"
-"""An id that nothing has; a backend that reports so is available."""
+"""An id without a resource or job; a backend that reports its absence is available."""
 TIMEOUT_SECONDS: Final = 5
 """How long a backend may take to respond."""
 MAX_DOCUMENTS: Final = 16
-"""The number of documents that are kept; a client chooses the base URL if none is configured."""
+"""The size of the cache: without a configured base URL, clients could fill it with their own."""
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -53,25 +53,25 @@ class Document(msgspec.Struct, frozen=True):
     etag: str
 
 
-class Documents(Generic[About]):
-    """Documents by FHIR version and what else they are about, each built once in a thread."""
+class Documents(Generic[Subject]):
+    """A cache of documents by FHIR version and subject, such as a base URL."""
 
-    def __init__(self, build: Callable[[FHIRVersion, About], bytes]) -> None:
+    def __init__(self, build: Callable[[FHIRVersion, Subject], bytes]) -> None:
         self._build = build
-        self._kept = OrderedDict[tuple[FHIRVersion, About], Document]()
+        self._cache = OrderedDict[tuple[FHIRVersion, Subject], Document]()
 
-    async def get(self, version: FHIRVersion, about: About) -> Document:
-        """Return a document; of those that were not requested lately some are built again."""
-        key = (version, about)
-        if key not in self._kept:
-            self._kept[key] = await asyncio.to_thread(self._make, version, about)
-        self._kept.move_to_end(key)
-        while len(self._kept) > MAX_DOCUMENTS:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+    async def get(self, version: FHIRVersion, subject: Subject) -> Document:
+        """Return a document, built in a thread unless it was requested recently."""
+        key = (version, subject)
+        if key not in self._cache:
+            self._cache[key] = await asyncio.to_thread(self._make, version, subject)
+        self._cache.move_to_end(key)
+        while len(self._cache) > MAX_DOCUMENTS:
+            self._cache.popitem(last=False)
+        return self._cache[key]
 
-    def _make(self, version: FHIRVersion, about: About) -> Document:
-        content = self._build(version, about)
+    def _make(self, version: FHIRVersion, subject: Subject) -> Document:
+        content = self._build(version, subject)
         etag = f'W/"{line_hash(content) & (HASH_MODULUS - 1):016x}"'
         return Document(content, compressed(content), etag)
 
@@ -81,7 +81,7 @@ def _document_response(request: HTTPRequest, document: Document, media_type: str
     headers = {
         "ETag": document.etag,
         "Vary": "Accept, Accept-Encoding",
-        "Cache-Control": "private, no-cache",  # kept, but asked about before it is used
+        "Cache-Control": "private, no-cache",  # a cache must revalidate it before each use
     }
     if is_not_modified(request.headers.getall("if-none-match", []), document.etag):
         return Response(None, status_code=304, headers=headers)
@@ -141,11 +141,11 @@ class DiscoveryRoutes:
 
     async def smart_configuration(self, request: HTTPRequest) -> Response[bytes]:
         """
-        Return where tokens come from, as JSON whatever Accept says (SMART App Launch 2.2).
+        Return the SMART configuration, as JSON whatever Accept says (SMART App Launch 2.2).
 
         Raises:
-            NotFoundException: Nobody needs a token here.
-            BackendError: The issuer does not say now.
+            NotFoundException: The server needs no tokens.
+            BackendError: The issuer does not respond now.
         """
         verifier = self._backends.token_verifier
         if verifier is None:
@@ -168,7 +168,7 @@ class DiscoveryRoutes:
         return _document_response(request, document, "application/json")
 
     async def _token_url(self, base: str) -> str | None:
-        """Return where access tokens come from, None if nobody needs one or the issuer is down."""
+        """Return the token endpoint, None without tokens or if the issuer does not respond."""
         verifier = self._backends.token_verifier
         if verifier is None:
             return None
@@ -179,7 +179,7 @@ class DiscoveryRoutes:
 
     def _build_statement(self, version: FHIRVersion, base: str) -> bytes:
         if version not in self._elements:
-            # It compiles every search parameter there is.
+            # This compiles all search parameters of the version, so it is done only once.
             self._elements[version] = capability_elements(
                 self._backends.data_provider,
                 version,
@@ -201,23 +201,22 @@ class DiscoveryRoutes:
         Report that every backend responds and every health check of a plugin passes.
 
         Otherwise the response is 503 and names those that do not. The status is `degraded` if
-        exports have to wait, or the search index is behind; requests are answered all the same.
+        exports have to wait or the search index is behind; the server still accepts requests.
 
         Raises:
             StoreReplaced: The database was removed or replaced.
         """
-        failing, answers = await asyncio.gather(self._checks.failing(), self._query_all())
-        unresponsive = [role for role, waiting in answers.items() if waiting is None]
-        found = {
-            "These backends do not respond": unresponsive,
+        failing, by_role = await asyncio.gather(self._checks.failing(), self._query_all())
+        failures = {
+            "These backends do not respond": [r for r, own in by_role.items() if own is None],
             "These health checks fail": failing,
         }
-        sentences = [f"{what}: {', '.join(names)}." for what, names in found.items() if names]
+        sentences = [f"{what}: {', '.join(names)}." for what, names in failures.items() if names]
         if sentences:
             text = " ".join([*sentences, "The reasons are in the log."])
             return outcome_response(503, BackendUnavailable.code, text)
         indexer = self._backends.indexer
-        problems = [*chain.from_iterable(filter(None, answers.values()))]
+        problems = [*chain.from_iterable(filter(None, by_role.values()))]
         problems += indexer.problems() if indexer else ()
         return {
             "status": "degraded" if problems else "ok",
@@ -226,14 +225,14 @@ class DiscoveryRoutes:
         }
 
     async def _query_all(self) -> dict[str, list[str] | None]:
-        """Return what each backend waits for, by its role, or None if it does not respond."""
+        """Return the problems that each backend reports, by role; None if it does not respond."""
         queries = {
             "data provider": self._query_data_provider(),
             "job store": self._query_job_store(),
             "output store": self._query_output_store(),
         }
-        answers = await asyncio.gather(*(_query(role, query) for role, query in queries.items()))
-        return dict(zip(queries, answers, strict=True))
+        results = await asyncio.gather(*(_query(role, query) for role, query in queries.items()))
+        return dict(zip(queries, results, strict=True))
 
     async def _query_data_provider(self) -> list[str]:
         key = ResourceKey(self._tenant, self._fhir_version, "Patient", UNUSED_ID)

@@ -1,4 +1,4 @@
-"""Read what a client still sends before a response, so that the client gets to read it."""
+"""Read the rest of a request before its response, so that the client can read the response."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
@@ -28,7 +28,7 @@ class Draining:
             return
         headers = dict(scope["headers"])
         unread = b"content-length" in headers or b"transfer-encoding" in headers
-        # Such a client sends nothing before it is told to, and is not told to.
+        # A client with `Expect: 100-continue` sends no body until it is told to; here it is not.
         waits = b"expect" in headers
 
         async def observe_body() -> HTTPReceiveMessage:

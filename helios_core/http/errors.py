@@ -83,25 +83,25 @@ HIDDEN: Final[Mapping[int, str]] = {
     500: "The server failed. The reason is in its log; repeating the request may not help.",
     503: "The server is not available now. Repeat the request after the seconds in Retry-After.",
 }
-"""What a client reads if the reason concerns the operator alone."""
+"""The texts for clients if the reason concerns only the operator, by status."""
 
 INTERACTIONS: Final = ("_history", "_search")
-"""What FHIR's own interactions are called in a path (FHIR R4, http.html)."""
+"""The path segments that name interactions (FHIR R4, http.html)."""
 
 REFUSED: Final = "The access token is not valid; request another one."
-"""What a client reads of a token that is refused, for whatever reason."""
+"""The text for clients about a token that is refused, whatever the reason."""
 
 GONE: Final = (
     "This file is no longer on the server, although its export is; start a new export. The reason "
     "is in the server's log."
 )
-"""What a client reads about a part that is missing."""
+"""The text for clients about a missing part."""
 
 REPLACED: Final = (
     "The database of this server was removed or replaced while it was open, so that nothing is "
     "read or written any more. The operator has to put it back, or to restart the server."
 )
-"""What a client reads when the store has been replaced."""
+"""The text for clients about a store that was replaced."""
 
 log = structlog.stdlib.get_logger()
 
@@ -149,7 +149,7 @@ def _unserved_name(request: Request[Any, Any, Any]) -> str | None:
     """
     Return the operation or interaction in a path that no route serves, such as `$validate`.
 
-    No type and no id is called so, and a route that took it for one knows nothing of it.
+    Such a name is never a type or an id, though a route may have matched it as one.
     """
     segments = request.scope["path"].split("/")
     names = [name for name in segments if name.startswith("$") or name in INTERACTIONS]
@@ -199,7 +199,7 @@ def _expected(request: Request[Any, Any, Any], error: HeliosError) -> Response[b
 
 
 def _refusal(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Respond to what Litestar or a guard refused, such as an unknown path or method."""
+    """Respond to a refusal of Litestar or of a guard, such as that of an unknown path."""
     status = error.status_code
     if (
         status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)

@@ -16,12 +16,12 @@ class HealthChecks:
 
     def __init__(self, opened: Sequence[OpenedHealthChecks]) -> None:
         self._checks = [
-            _Check(each, name, check) for each in opened for name, check in each.checks.items()
+            _Check(own, name, check) for own in opened for name, check in own.checks.items()
         ]
 
     @property
     def names(self) -> list[str]:
-        """The checks, each as `plugin/check`."""
+        """The names of the checks, as `plugin/check`."""
         return [check.name for check in self._checks]
 
     async def failing(self) -> list[str]:
@@ -31,7 +31,7 @@ class HealthChecks:
 
 
 class _Check:
-    """One check. However many ask, it runs once at a time, and all of them get its result."""
+    """One check; it runs once at a time, and concurrent callers share its result."""
 
     def __init__(
         self, opened: OpenedHealthChecks, name: str, check: Callable[[], Awaitable[object]]
@@ -45,12 +45,12 @@ class _Check:
     async def passes(self) -> bool:
         if self._latest is None or self._latest.done():
             self._latest = asyncio.ensure_future(self._run())
-        # Whoever asked first may leave; the others still want to know.
+        # The first caller may be cancelled; the others still need the result.
         return await asyncio.shield(self._latest)
 
     async def _run(self) -> bool:
         if self._running is not None and not self._running.done():
-            # It was cancelled when it was late, and ignores that: a second one would do no better.
+            # The last run is overdue and ignores its cancellation; another would do no better.
             self._fail(error="Overdue", reason="", where=[])
             return False
         try:

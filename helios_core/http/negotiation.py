@@ -49,14 +49,14 @@ def accepts_gzip(accept_encoding: Sequence[str]) -> bool:
 
 
 def prefers_gzip(accept_encoding: Sequence[str]) -> bool:
-    """Return whether Accept-Encoding prefers gzip, or likes it as much as no coding at all."""
+    """Return whether Accept-Encoding prefers gzip to no coding, or rates both alike."""
     qualities = _coding_qualities(accept_encoding)
     gzip = qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0.0)))
     return gzip > 0 and gzip >= qualities.get("identity", qualities.get("*", 0.0))
 
 
 def accepts_identity(accept_encoding: Sequence[str]) -> bool:
-    """Return whether a body may be sent as it is (§12.5.3), which it may unless left out."""
+    """Return whether a body may be sent without coding (§12.5.3): it may unless excluded."""
     qualities = _coding_qualities(accept_encoding)
     return qualities.get("identity", qualities.get("*", 1.0)) > 0
 

@@ -2,9 +2,9 @@
 The OpenAPI document of exports and searches (`GET /openapi.json`).
 
 It is built from the tables that the routes themselves use, for one FHIR version and one version of
-the guide. Who may call is in the table of `http/access.py`. Reading and changing single resources
-is FHIR's REST API, which the CapabilityStatement describes. Why Litestar does not generate the
-document: docs/decisions, 24.
+the guide. `http/access.py` has the table of who may call which route. Reading and changing single
+resources is FHIR's REST API, which the CapabilityStatement describes. Decision record 24 explains
+why Litestar does not generate the document.
 """
 
 from collections.abc import Iterable, Mapping
@@ -59,16 +59,16 @@ EXPORTS: Final = {
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """What the document says of a server beside its FHIR version."""
+    """The properties of a server that the document describes, besides its FHIR version."""
 
     base: str
     """The public base URL."""
     secured: bool = False
     """Whether requests need an access token."""
     token_url: str | None = None
-    """Where access tokens come from, if the issuer says."""
+    """The token endpoint; None if there is none or it is not known."""
     tenants: TenantRouting | None = TenantRouting.HEADER
-    """How requests name their tenant; None if `base` does."""
+    """How requests name their tenant; None if `base` includes it."""
     default_tenant: str = "default"
 
 
@@ -116,7 +116,7 @@ def _servers(service: Service) -> list[JSONObject]:
 def _with_tenant(
     path: str, item: JSONObject, tenants: TenantRouting | None
 ) -> tuple[str, JSONObject]:
-    """Return a path and its operations with the parameter that names the tenant."""
+    """Return a path and its operations, with the parameter that names the tenant."""
     if tenants is None or path in ORIGIN_PATHS:
         return path, item
     in_path = tenants is TenantRouting.URL
@@ -128,18 +128,20 @@ def _with_tenant(
 
 
 def _security_schemes(token_url: str | None) -> JSONObject:
-    text = "An access token; .well-known/smart-configuration says where they come from."
+    text = "An access token; .well-known/smart-configuration has the address of their issuer."
     schemes: JSONObject = {BEARER: {"type": "http", "scheme": "bearer", "description": text}}
     if token_url is not None:
-        scopes = dict.fromkeys(SCOPES, "Or the same of one type; v2 scopes may have a search.")
+        scopes = dict.fromkeys(
+            SCOPES, "For all types; name a type instead of * for one. v2 scopes may have a search."
+        )
         flows = {"clientCredentials": {"tokenUrl": token_url, "scopes": scopes}}
-        text = "SMART Backend Services: the client proves who it is by a signed assertion."
+        text = "SMART Backend Services: the client authenticates by a signed assertion."
         schemes[CLIENT_CREDENTIALS] = {"type": "oauth2", "description": text, "flows": flows}
     return schemes
 
 
 def _secured(path: str, item: JSONObject, token_url: str | None) -> JSONObject:
-    """Return the operations of a path with what the table of routes says of access tokens."""
+    """Return the operations of a path with the access that the table of routes requires."""
     if ROUTES[path] is Access.PUBLIC:
         return item
     security: list[JSONObject] = [{BEARER: []}]
@@ -362,7 +364,7 @@ def _compartment_paths(fhir_version: FHIRVersion) -> JSONObject:
 
 
 def _described(texts: Mapping[str, str]) -> list[JSONObject]:
-    """Return optional parameters of a query, by what describes them."""
+    """Return optional query parameters with these descriptions."""
     return [
         {**_parameter(name, "query", required=False), "description": text}
         for name, text in texts.items()
@@ -370,7 +372,7 @@ def _described(texts: Mapping[str, str]) -> list[JSONObject]:
 
 
 def _search_parameters(fhir_version: FHIRVersion) -> dict[str, str]:
-    """Return what describes each search parameter of every type and each result parameter."""
+    """Return by name the descriptions of the parameters of every type and of a search's result."""
     parameters = {
         parameter.code: f"A search parameter of every type ({parameter.type})."
         for parameter in supported_parameters(fhir_version, "Basic")
@@ -455,7 +457,7 @@ def _resource_schema(resource_type: str, **properties: JSONObject) -> JSONObject
     return {"type": "object", "required": list(known), "properties": known}
 
 
-# Objects of the OpenAPI specification, and what is made of them.
+# Objects of the OpenAPI specification, and constants made of them.
 
 
 def _ref(name: str) -> JSONObject:
@@ -477,7 +479,7 @@ def _content(schema: JSONObject, *media_types: str) -> JSONObject:
 
 
 def _responses(success: Mapping[int, JSONObject], *errors: int) -> JSONObject:
-    """Return the responses by status, each described by its reason phrase unless it says more."""
+    """Return the responses by status; those without a description get their reason phrase."""
     responses = {**success, **{status: _error(status) for status in (*errors, HEADERS_TOO_LARGE)}}
     return {
         str(status): {"description": reason_phrase(status), **response}
@@ -494,9 +496,9 @@ def _error(status: int) -> JSONObject:
 
 SCHEMA_REF: Final = "#/components/schemas/{name}"
 HEADERS_TOO_LARGE: Final = 431
-"""Any operation may respond with it."""
+"""A status with which every operation may respond."""
 RETRIED: Final = (429, 503)
-"""The errors that come with a Retry-After."""
+"""The statuses of errors that have a Retry-After."""
 BEARER: Final = "bearer"
 CLIENT_CREDENTIALS: Final = "smartBackendServices"
 CHALLENGE: Final = _header("WWW-Authenticate", "Bearer, and the reason of the refusal")
@@ -510,7 +512,7 @@ HISTORY_PARAMETER_TEXTS: Final = {
     "_count": "Versions on a page.",
     "_since": "An instant; only versions made at or after it.",
     "_at": "A date or dateTime; only versions that were current at some time within it.",
-    "_after": "Where a page begins; the links of the page before have it.",
+    "_after": "Where a page begins; follow the links of the previous page.",
 }
 EVERYTHING_PARAMETER_TEXTS: Final = {
     "_since": "An instant; only resources that changed after it.",
@@ -518,7 +520,7 @@ EVERYTHING_PARAMETER_TEXTS: Final = {
     "start": "A date; only care that took place on it or later.",
     "end": "A date; only care that took place on it or earlier.",
     "_count": "Resources of the record on a page.",
-    "_after": "Where a page begins; the links of the page before have it.",
+    "_after": "Where a page begins; follow the links of the previous page.",
 }
 TENANT_SEGMENT: Final = _parameter("tenant", "path", {"type": "string", "pattern": TENANT_PATTERN})
 JOB_ID: Final = _parameter("job_id", "path")
@@ -537,5 +539,5 @@ SCHEMAS: Final[JSONObject] = {
     ),
     "Bundle": _resource_schema("Bundle", type=TEXT),
 }
-"""The schemas that do not depend on versions; the manifest's is of the class that is sent."""
+"""The schemas that do not depend on versions; those of classes that are sent are generated."""
 BUNDLE: Final = {200: _content(_ref("Bundle"), FHIR_JSON)}

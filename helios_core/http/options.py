@@ -1,4 +1,4 @@
-"""OPTIONS, by what a 405 at the same address lists."""
+"""Respond to OPTIONS with the methods that a 405 at the same address lists."""
 
 from typing import Final
 
@@ -7,15 +7,15 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 NO_CONTENT: Final = 204
 UNSERVED: Final = "TRACE"
-"""A method that no route has, so that its 405 lists all those that there are."""
+"""A method that no route has, so that its 405 lists all methods of an address."""
 
 
 class Options:
     """
-    An ASGI application that completes the methods in responses to OPTIONS of the one behind it.
+    An ASGI application that completes the Allow header in another one's responses to OPTIONS.
 
     Litestar's own response lists the methods of one route, and leaves out those of other routes at
-    the same address. Who may ask is left to it, and so are the preflight requests of web pages.
+    the same address. Litestar still checks access, and responds to CORS preflight requests.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -48,6 +48,6 @@ class Options:
             if message["type"] == "http.response.start":
                 allowed = dict(message["headers"]).get(b"allow", b"")
 
-        asked: HTTPScope = {**scope, "method": UNSERVED, "state": {**scope.get("state", {})}}
-        await self.app(asked, receive, listen)
+        probe: HTTPScope = {**scope, "method": UNSERVED, "state": {**scope.get("state", {})}}
+        await self.app(probe, receive, listen)
         return allowed

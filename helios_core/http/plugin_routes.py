@@ -1,8 +1,8 @@
 """
-Routes of plugins, each plugin's under a prefix of its own.
+Routes of plugins; each plugin has a path prefix of its own.
 
-The prefix begins with an underscore, as no tenant id, resource type or operation does, so that it
-stays free when tenants are named in addresses.
+The prefix begins with an underscore. No tenant id, resource type or operation does, so it cannot
+be confused with a tenant in a path.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def plugin_routers(opened: Sequence[OpenedRoutes], guard: Guard) -> list[Router]
     Raises:
         BrokenPlugin: One of the handlers cannot be used.
     """
-    return [_router(each, guard) for each in opened]
+    return [_router(routes, guard) for routes in opened]
 
 
 def _router(opened: OpenedRoutes, guard: Guard) -> Router:
@@ -50,7 +50,7 @@ def _router(opened: OpenedRoutes, guard: Guard) -> Router:
         )
 
     try:
-        # Litestar looks at handlers when an application is made of them.
+        # Litestar checks handlers only when an application is made of them.
         Litestar([router()], openapi_config=None, logging_config=None)
         return router()
     except BrokenPlugin as error:
@@ -64,7 +64,7 @@ def _router(opened: OpenedRoutes, guard: Guard) -> Router:
 def _checked(handler: Any) -> HTTPRouteHandler:  # noqa: ANN401  whatever the plugin opened
     if not isinstance(handler, HTTPRouteHandler):
         raise BrokenPlugin(
-            f"is no HTTP route handler of Litestar but of type {type(handler).__name__}"
+            f"is not an HTTP route handler of Litestar but of type {type(handler).__name__}"
         )
     if not is_async_callable(handler.fn):
         raise BrokenPlugin(
@@ -80,7 +80,7 @@ def _checked(handler: Any) -> HTTPRouteHandler:  # noqa: ANN401  whatever the pl
 
 
 class _Contained:
-    """Keeps what ends a process from ending it: to a client it is an error like any other."""
+    """Keeps a route that exits from ending the process; the client gets an error response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -71,7 +71,7 @@ def precondition_fails(
     last_modified: datetime,
 ) -> bool:
     """
-    Return whether If-Match, or else If-Unmodified-Since, asks for another representation.
+    Return whether If-Match, or without it If-Unmodified-Since, names another representation.
 
     If-Match compares strongly (§13.1.1); a date that cannot be read is ignored (§13.1.4).
     """

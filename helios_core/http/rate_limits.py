@@ -3,12 +3,12 @@ Rate limits per client, by the generic cell rate algorithm (GCRA).
 
 The algorithm is from ITU-T Recommendation I.371 (traffic control in ATM networks); this is its
 form called virtual scheduling. It keeps one instant per client, the theoretical arrival time: when
-the next request would arrive, had the accepted ones come evenly. A request is refused if it comes
-before that by more than a tolerance.
+the next request would arrive if the accepted ones had arrived evenly. A request is refused if it
+arrives earlier than that by more than a tolerance.
 
-Every process counts for itself, in memory of a fixed size, so that many clients at once cannot use
-it up. Litestar's own middleware does not fit: it counts in fixed windows, sends no Retry-After and
-keeps a timestamp of every request of every client it ever saw.
+Every process counts for itself, in memory of a fixed size, so that many clients cannot exhaust it.
+Litestar's own middleware does not fit: it counts in fixed windows, sends no Retry-After and keeps
+a timestamp of every request of every client it ever saw.
 """
 
 import math
@@ -31,7 +31,7 @@ MAX_CLIENTS: Final = 10_000
 
 
 class TooManyRequests(HTTPException):
-    """The client is over its rate limit; Retry-After has the seconds until it is below."""
+    """The client is over its rate limit; Retry-After has the seconds until it is below again."""
 
     status_code = 429
 
@@ -54,7 +54,7 @@ class RateLimiter:
         self, per_minute: int, noun: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """
-        Start with no client known.
+        Start without any client.
 
         Args:
             per_minute: Accepted requests per minute and client; 0 means no limit.
@@ -69,7 +69,7 @@ class RateLimiter:
 
     def acquire(self, client: Hashable, *, count: bool = True) -> None:
         """
-        Accept a request of a client; with `count` false it does not count if it is accepted.
+        Accept a request of a client; if `count` is false, an accepted request does not count.
 
         Raises:
             TooManyRequests: The client is over its limit.
@@ -101,7 +101,7 @@ class RateLimiter:
 
 
 def address_group(host: str) -> str:
-    """Return an address as rate limits count it: of an IPv6 address only its /64 network."""
+    """Return the address for which rate limits count: for IPv6 that of its /64 network."""
     try:
         address = ip_address(host)
     except ValueError:

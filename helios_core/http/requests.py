@@ -1,4 +1,4 @@
-"""Parts of a request: its query, its body, and the resource type in its path."""
+"""Read a request: its query, its body, and the resource type in its path."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -41,7 +41,7 @@ MAX_HEADER_BYTES: Final = 32 * 1024
 
 
 MAX_VALUES: Final = 500_000
-"""Objects, arrays and members of a JSON body, approximately; 16 MB of real resources have less."""
+"""Maximum of objects, arrays and members in a JSON body; 16 MB of real resources have fewer."""
 
 
 class UnsupportedMediaType(HTTPException):
@@ -57,7 +57,7 @@ class NotAcceptable(HTTPException):
 
 
 class RequestIncomplete(HTTPException):
-    """The client disconnected before its body was complete; nobody reads the response."""
+    """The client disconnected before its body was complete, so it does not read the response."""
 
     status_code = 400
 
@@ -74,9 +74,8 @@ async def require_small_headers(
     """
     Raise HeadersTooLarge if the headers are so large that parsing them would take long.
 
-    The server's own limit is larger. Parsing takes up to a second per megabyte, and blocks the
-    process.
-    A guard of Litestar, which no route can replace.
+    The limit of the HTTP server is larger. Parsing takes up to a second per megabyte, and blocks
+    the process. This is a Litestar guard; no route can replace it.
     """
     headers = connection.scope["headers"]
     if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
@@ -89,10 +88,10 @@ async def require_path_of_text(
     """
     Raise ResourceNotFound if the path has a NUL character, which no id and no store can have.
 
-    A guard of Litestar, which no route can replace.
+    This is a Litestar guard; no route can replace it.
     """
     if "\0" in connection.scope["path"]:
-        raise ResourceNotFound("There is nothing at this address, which has a NUL character.")
+        raise ResourceNotFound("There is nothing at this address: it has a NUL character.")
 
 
 def query_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
@@ -127,7 +126,7 @@ def check_value_count(body: bytes) -> None:
         BodyTooLarge: There are more than MAX_VALUES.
     """
     if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
-        raise BodyTooLarge(f"The body has more than {MAX_VALUES} values; send less at a time.")
+        raise BodyTooLarge(f"The body has more than {MAX_VALUES} values; send fewer at a time.")
 
 
 async def json_body(request: HTTPRequest) -> bytes:
@@ -146,7 +145,7 @@ async def json_body(request: HTTPRequest) -> bytes:
 
 @asynccontextmanager
 async def watch_connection(request: HTTPRequest, closed: asyncio.Event) -> AsyncIterator[None]:
-    """Set an event as soon as the client disconnects; its body must have been read before."""
+    """Set an event as soon as the client disconnects; the body must have been read before."""
 
     async def wait() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -193,10 +192,10 @@ async def form_pairs(request: HTTPRequest) -> list[tuple[str, str]]:
 
 def names_format(pairs: Sequence[tuple[str, str]]) -> bool:
     """
-    Return whether `_format` names the format of the response, which then is JSON.
+    Return whether the parameters have a `_format`, which must name JSON.
 
     Raises:
-        NotAcceptable: It names another one.
+        NotAcceptable: It names another format.
     """
     format_ = dict(pairs).get("_format")
     if format_ is None:
@@ -210,12 +209,12 @@ async def _body(request: HTTPRequest) -> bytes:
     try:
         return await request.body()
     except InternalServerException as error:  # Litestar's, when the client disconnects
-        raise RequestIncomplete("The client left before the body was complete.") from error
+        raise RequestIncomplete("The client disconnected before the body was complete.") from error
     except RequestEntityTooLarge as error:
         limit = request.route_handler.resolve_request_max_body_size()
         raise BodyTooLarge(
             f"The body exceeds the {limit} bytes that this server accepts; send less at a time, "
-            "or have HFS_MAX_BODY_BYTES raised."
+            "or ask the operator to raise HFS_MAX_BODY_BYTES."
         ) from error
 
 
@@ -223,7 +222,7 @@ def _check_content_type(
     request: HTTPRequest, readable: Collection[str], *, default: str
 ) -> AcceptItem:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not supported; send the body as it is.")
+        raise UnsupportedMediaType("Compressed bodies are not supported; send it uncompressed.")
     media = parse_accept(request.headers.getall("content-type", [default]))
     if len(media) != 1 or media[0].name not in readable or _charset(media[0]) != "utf-8":
         raise UnsupportedMediaType(
@@ -238,7 +237,7 @@ def _charset(media: AcceptItem) -> str:
 
 
 def preferred_return(request: HTTPRequest) -> ReturnPreference | None:
-    """Return what the client prefers in a response to a change."""
+    """Return what the response to a change should contain, as the client prefers."""
     return parse_preferences(request.headers.getall("prefer", [])).returned
 
 
@@ -256,11 +255,11 @@ def query_parameters(request: HTTPRequest, known: Collection[str] = ()) -> list[
     """
     Return the known parameters; `Prefer: handling=lenient` makes the server ignore all others.
 
-    Names that begin with an underscore and mean nothing to FHIR are ignored in any case, such as
-    those by which clients get past caches.
+    Names that begin with an underscore and are not FHIR's are always ignored. Clients send them to
+    bypass caches, for example.
 
     Raises:
-        UnsupportedParameter: There are others, and they are not to be ignored.
+        UnsupportedParameter: There are others, and the client does not prefer lenient handling.
     """
     pairs = [
         pair for pair in query_pairs(request) if pair[0] in known or not has_no_effect(pair[0])

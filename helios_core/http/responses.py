@@ -1,4 +1,4 @@
-"""Responses with a resource or a Bundle; stored bytes go out unchanged."""
+"""Responses with a resource or a Bundle; stored bytes are sent unchanged."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,14 +18,14 @@ from helios_core.storage.data_provider import StoredVersion
 
 
 def raw_json(content: bytes | None) -> msgspec.Raw | None:
-    """Return JSON in the form that a Bundle contains it in unchanged."""
+    """Return JSON in a form that is encoded into a Bundle unchanged; None for None."""
     return None if content is None else msgspec.Raw(content)
 
 
 Mode = Literal["match", "include", "outcome"]
 
 _UNESCAPED: Final = ","
-"""A query may hold it (RFC 3986, section 3.4), and validators split `_type` at it undecoded."""
+"""Allowed in a query (RFC 3986, section 3.4); validators split `_type` at it before decoding."""
 
 
 class BundleLink(msgspec.Struct, frozen=True):

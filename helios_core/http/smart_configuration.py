@@ -6,15 +6,15 @@ from typing import Any, Final
 import msgspec
 
 CAPABILITIES: Final = ("client-confidential-asymmetric", "permission-v1", "permission-v2")
-"""What this server and its clients can do, whoever issues the tokens."""
+"""What this server and its clients support, whoever issues the tokens."""
 SCOPES: Final = ("system/*.cruds", "system/*.rs", "system/*.read", "system/*.write", "system/*.*")
 GRANT: Final = "client_credentials"
 CODE_GRANT: Final = "authorization_code"
-"""Listed with an authorization endpoint only; the guide's test kit wants both of every server."""
+"""Listed only with an authorization endpoint; the guide's test kit requires both together."""
 
 
 def smart_document(issuer: Mapping[str, Any]) -> bytes:
-    """Return the document as JSON: what the issuer decides on, and what this server adds to it."""
+    """Return the document as JSON: the issuer's members, completed with those of this server."""
     document = {
         "scopes_supported": SCOPES,
         "token_endpoint_auth_methods_supported": ["private_key_jwt"],

@@ -1,4 +1,4 @@
-"""The tenant that a request is about: named by a header, by the path, or by an access token."""
+"""The tenant of a request: named by a header, by the path, or by an access token."""
 
 import re
 from collections.abc import Collection
@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from helios_core.config.settings import TENANT_PATTERN, TenantRouting
 from helios_core.errors import Forbidden, InvalidRequest
 from helios_core.fhir.definitions import FHIRVersion, load_definitions
+from helios_core.http.access import PLUGIN_PREFIX
 from helios_core.http.requests import HTTPRequest
 from helios_core.model.principals import Principal
 
@@ -19,13 +20,12 @@ TENANT: Final = re.compile(TENANT_PATTERN)
 ORIGIN_PATHS: Final = frozenset(
     {"/health", "/_liveness", "/_readiness", "/openapi.json", "/.well-known/smart-configuration"}
 )
-"""Paths that are about the server, and have no tenant in front even if all others do."""
-PLUGIN_PREFIX: Final = "/_plugins/"
+"""Paths about the server itself, which have no tenant in front even if all others do."""
 _KEY: Final = "url_tenant"
 
 
 class Tenants:
-    """Decides which tenant a request is about; an id is never guessed, folded or corrected."""
+    """Determines the tenant of a request; an id is never guessed, case-folded or corrected."""
 
     def __init__(self, *, default: str, routing: TenantRouting, strict: bool) -> None:
         self.routing = routing
@@ -37,13 +37,13 @@ class Tenants:
         """
         Return the tenant of a request.
 
-        A token that names a tenant decides. One that names none is good for the default tenant
-        only, so that nobody reaches another's data by naming it.
+        The tenant of the access token takes precedence. A token without a tenant is valid for the
+        default tenant only, so that nobody can access a tenant just by naming it.
 
         Raises:
             InvalidRequest: X-Tenant-ID is malformed or sent twice, the path and the header name
                 different tenants, or the path has to name one and does not.
-            Forbidden: The token is not for the tenant that the request names.
+            Forbidden: The token is not valid for the tenant that the request names.
         """
         named = self._named(request)
         principal: Principal | None = request.scope.get("user")
@@ -52,17 +52,17 @@ class Tenants:
         if principal.tenant is None:
             if named not in (None, self._default):
                 raise Forbidden(
-                    "The access token names no tenant, so it is good for the default tenant only."
+                    "The access token names no tenant, so it is valid for the default tenant only."
                 )
             return self._default
         if not TENANT.fullmatch(principal.tenant):
             raise Forbidden("The access token names a tenant that is not a tenant id.")
         if self._strict and named not in (None, principal.tenant):
-            raise Forbidden("The access token is for another tenant than the request names.")
+            raise Forbidden("The access token is for a tenant other than the request names.")
         return principal.tenant
 
     def prefix(self, request: HTTPRequest) -> str:
-        """Return what the path of a request had in front of the route: `/tenant`, or nothing."""
+        """Return the part of a request's path before that of the route: `/tenant`, or nothing."""
         tenant = _url_tenant(request.scope)
         return f"/{tenant}" if tenant else ""
 
@@ -86,10 +86,10 @@ class Tenants:
 
 class TenantPaths:
     """
-    An ASGI application that takes the tenant off the front of paths.
+    An ASGI application that removes the tenant from the front of paths.
 
-    The first segment is a tenant unless a route of the server begins with it; so a tenant with the
-    name of a resource type or of a route can be named by the header only.
+    The first segment is a tenant unless a route of the server begins with it. A tenant with the
+    name of a resource type or of a route can therefore only be named by the header.
     """
 
     def __init__(self, app: ASGIApp, routes: Litestar) -> None:
@@ -97,7 +97,7 @@ class TenantPaths:
         self._reserved = _reserved_segments(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with the path behind its tenant."""
+        """Pass a request on with its path after the tenant."""
         if scope["type"] == ScopeType.HTTP:
             self._split(scope)
         await self.app(scope, receive, send)
@@ -120,7 +120,7 @@ def _reserved_segments(app: Litestar) -> Collection[str]:
 
 
 def _is_origin(scope: Scope) -> bool:
-    return scope["path"] in ORIGIN_PATHS or scope["path"].startswith(PLUGIN_PREFIX)
+    return scope["path"] in ORIGIN_PATHS or scope["path"].startswith(f"{PLUGIN_PREFIX}/")
 
 
 def _url_tenant(scope: Scope) -> str | None:

@@ -1,4 +1,4 @@
-"""No response is stored by a cache, unless its route says that it may be."""
+"""Keep caches from storing responses, unless the route allows it."""
 
 from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType

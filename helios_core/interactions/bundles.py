@@ -243,7 +243,9 @@ class Bundles:
 
     def _require_everything(self) -> Everything:
         if self._everything is None:
-            raise UnsupportedParameter("Records of patients are not supported by this storage.")
+            raise UnsupportedParameter(
+                "Records of patients are not supported by this data provider."
+            )
         return self._everything
 
     async def _history(self, caller: Caller, request: HistoryRequest) -> HistoryPage:
@@ -254,7 +256,9 @@ class Bundles:
                 history, caller, request.resource_type, request.id, query
             )
         if not isinstance(provider, SupportsTypeHistory):
-            raise UnsupportedParameter("Histories of types are not supported by this storage.")
+            raise UnsupportedParameter(
+                "Histories of types are not supported by this data provider."
+            )
         if request.resource_type is not None:
             return await history_type(provider, caller, request.resource_type, query)
         return await history_system(provider, caller, query)
@@ -331,5 +335,5 @@ async def _result_or_error(
 
 def _require_history(provider: DataProvider) -> SupportsHistory:
     if not isinstance(provider, SupportsHistory):
-        raise UnsupportedParameter("Earlier versions are not supported by this storage.")
+        raise UnsupportedParameter("Earlier versions are not supported by this data provider.")
     return provider

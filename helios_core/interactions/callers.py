@@ -73,10 +73,10 @@ def authorize(caller: Caller, interaction: Interaction, resource_type: str | Non
     """
     Raise unless a caller may perform an interaction.
 
-    Every interaction passes through here before it uses the storage, whether it is a request of
-    its own or an entry of a Bundle; a conditional change passes as the change that it is, and its
-    condition as a search. Scopes decide which types a client may deal with; to which resources of
-    a type a scope is limited, the data provider of the request decides.
+    Every interaction passes through here before it uses the data provider, whether it is a request
+    of its own or an entry of a Bundle; a conditional change passes as the change that it is, and
+    its condition as a search. Scopes decide which types a client may deal with; to which resources
+    of a type a scope is limited, the data provider of the request decides.
 
     Raises:
         ResourceNotFound: The caller's FHIR version has no such resource type.

@@ -261,7 +261,8 @@ def require_search(provider: object) -> SupportsSearch:
     """
     if not isinstance(provider, SupportsSearch):
         raise UnsupportedParameter(
-            "Conditions and searches are not supported, because this storage cannot be searched."
+            "Conditions and searches are not supported, because the data provider cannot be "
+            "searched."
         )
     return provider
 

@@ -21,15 +21,16 @@ from helios_core.fhir.references import conditional_references, conditional_sear
 from helios_core.fhir.resources import Resource, parse_resource
 from helios_core.fhir.strict_json import compact_json
 from helios_core.hashes import to_signed
+from helios_core.loading.bundles import LoadedBundle, is_unpacked
 from helios_core.loading.inputs import InputChunk, InputDocument
 from helios_core.loading.link_index import LinkIndex, Match, is_unique
 from helios_core.loading.resources import (
     LoadedResource,
     LoadOptions,
     LoadProblem,
+    assigned_id,
     problem,
     resource_type_of,
-    resources_of,
     target_of_unusable_id,
 )
 from helios_core.storage.data_provider import Delete, Put
@@ -112,7 +113,12 @@ class Intake:
         Raises:
             InvalidResource: The document is a broken Bundle.
         """
-        return resources_of(document, self.options, self._index)
+        if document.unreadable is not None:
+            return [problem(document, document.unreadable)]
+        if is_unpacked(document):
+            return LoadedBundle(document, self.options, self._index).resources(self._index)
+        assigned = assigned_id(document.content) if self.options.assign_ids else None
+        return [LoadedResource(content=document.content, assigned_id=assigned)]
 
     def _change(
         self, document: InputDocument, resource: LoadedResource
@@ -229,7 +235,8 @@ def find_conditional_references(content: bytes, options: LoadOptions) -> set[str
 
 
 def _may_be_conditional(content: bytes) -> bool:
-    may_be = b"?" in content or b"\\u003" in content
+    # Looking for one byte first is many times as fast, where a large string is all there is.
+    may_be = b"?" in content or (b"\\" in content and b"\\u003" in content)
     return may_be and _CONDITIONAL.search(content) is not None
 
 

@@ -11,15 +11,14 @@ import msgspec
 from helios_core.errors import InvalidParameter, UnsupportedParameter
 from helios_core.fhir.preferences import PRESENTATION_PARAMETERS
 from helios_core.fhir.search import Filter, compile_query, id_term, necessary_terms, terms_of
+from helios_core.loading.bundles import LoadedBundle, is_unpacked
 from helios_core.loading.inputs import FoundFiles, InputChunk, InputDocument, read_chunks
 from helios_core.loading.intake import Intake, find_conditional_references
 from helios_core.loading.link_index import Claim, Content, LinkIndex, Match
 from helios_core.loading.resources import (
-    LoadedBundle,
     LoadedResource,
     LoadOptions,
     LoadProblem,
-    is_unpacked,
     problem,
     resource_type_of,
 )

@@ -1,44 +1,21 @@
-"""The resources in documents: a document itself, or the entries of a Bundle, with their ids."""
+"""The resources of documents: their ids, and what cannot be loaded."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
-from xxhash import xxh3_64_intdigest, xxh3_128_hexdigest
+from xxhash import xxh3_128_hexdigest
 
-from helios_core.fhir.bundles import ParsedBundle, ParsedEntry, parse_bundle
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.links import BundleLinks, normalized_link, split_address
-from helios_core.fhir.references import split_reference
+from helios_core.fhir.links import BundleLinks
 from helios_core.fhir.strict_json import compact_json
-from helios_core.hashes import to_signed
 from helios_core.loading.inputs import InputDocument
-from helios_core.loading.link_index import Claim, Creation, Definition, LinkIndex, is_unique
 
-UNPACKED = frozenset({"transaction", "batch", "collection", "searchset", "history"})
-"""The types of Bundles that only carry resources; the others are stored as resources."""
+ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+"""An id that FHIR allows (FHIR R4, datatypes.html#id)."""
 
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
-_HISTORY = re.compile(r"/_history/[^/]+$")
 _REFERENCE_TO_UNUSABLE_ID = re.compile(r"([A-Z][A-Za-z]{1,63})/([^?#]+?)(?:/_history/[^/]+)?")
-_NOT_CREATED = (
-    "another resource matches its condition (ifNoneExist, or the search of a conditional PUT), or "
-    "that cannot be searched; it is not created, and links to it lead to the one that matches"
-)
-_OF_ANOTHER_SERVER = (
-    "another server's resource has the same type and id, and comes first; load the data of one of "
-    "the servers into another tenant, or change its ids"
-)
-_DOUBLED = (
-    "an earlier entry of the Bundle has the same type and id and is another resource; that one is "
-    "loaded, and links to this one are kept"
-)
-_STORED_ANYWAY = (
-    "another entry of the transaction stores what it deletes; that is loaded, and not deleted"
-)
-_AMBIGUOUS = "its id would be that of its fullUrl, which is also the fullUrl of another resource"
 
 
 class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,10 +68,12 @@ class LoadedResource(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def final_id(self) -> str | None:
         """The id under which it is stored, unless it is bad."""
-        return self.assigned_id or self.id or _identity(self.content or b"").usable_id
+        return self.assigned_id or self.id or identity_of(self.content or b"").usable_id
 
 
-class _Identity(msgspec.Struct):
+class Identity(msgspec.Struct):
+    """What a resource says of itself, in whatever form."""
+
     resource_type: Any = msgspec.field(default=None, name="resourceType")
     id: Any = None
     type: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
@@ -102,38 +81,18 @@ class _Identity(msgspec.Struct):
     @property
     def usable_id(self) -> str | None:
         """The id if it is allowed; an id with other characters is reported when it is parsed."""
-        return self.id if isinstance(self.id, str) and _ID.fullmatch(self.id) else None
-
-    def is_bundle(self) -> bool:
-        return bool(self.resource_type == "Bundle")
+        return self.id if isinstance(self.id, str) and ID.fullmatch(self.id) else None
 
 
-_IDENTITY = msgspec.json.Decoder(_Identity)
+_IDENTITY = msgspec.json.Decoder(Identity)
 
 
-def resources_of(
-    document: InputDocument,
-    options: LoadOptions,
-    index: LinkIndex | None = None,
-) -> Iterable[LoadedResource | LoadProblem]:
-    """
-    Return the resources of a document.
-
-    `index` says what the other documents define; without it they play no part.
-
-    Raises:
-        InvalidResource: The document is a broken Bundle.
-    """
-    if document.unreadable is not None:
-        return [problem(document, document.unreadable)]
-    if not is_unpacked(document):
-        return [_bare(document.content, options)]
-    return LoadedBundle(document, options, index).resources(index)
-
-
-def _bare(content: bytes, options: LoadOptions, entry: int | None = None) -> LoadedResource:
-    assigned = _assigned_id(content) if options.assign_ids else None
-    return LoadedResource(content=content, entry=entry, assigned_id=assigned)
+def identity_of(content: bytes) -> Identity:
+    """Return what JSON says of itself; nothing if it is no JSON object."""
+    try:
+        return _IDENTITY.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Identity()  # parsing the resource reports what is wrong
 
 
 def problem(document: InputDocument, reason: str, *, entry: int | None = None) -> LoadProblem:
@@ -143,369 +102,27 @@ def problem(document: InputDocument, reason: str, *, entry: int | None = None) -
 
 def resource_type_of(content: bytes) -> str:
     """Return the resource type of JSON; empty if it has none."""
-    resource_type = _identity(content).resource_type
+    resource_type = identity_of(content).resource_type
     return resource_type if isinstance(resource_type, str) else ""
-
-
-def is_unpacked(document: InputDocument) -> bool:
-    """
-    Return whether a document is a Bundle that only carries resources.
-
-    A line of NDJSON with an id is a resource to store, whatever its type: loading exported Bundles
-    has to store the same Bundles.
-    """
-    if b'"Bundle"' not in document.content:
-        return False
-    identity = _identity(document.content)
-    if not identity.is_bundle() or (document.line is not None and identity.id is not None):
-        return False
-    return bytes(identity.type).strip(b'"').decode(errors="replace") in UNPACKED
-
-
-class LoadedBundle:
-    """A Bundle of a document: its entries get ids, by which its own links resolve."""
-
-    def __init__(
-        self, document: InputDocument, options: LoadOptions, index: LinkIndex | None = None
-    ) -> None:
-        """
-        Parse the Bundle; `index` says which ids its entries cannot have.
-
-        Raises:
-            InvalidResource: It is broken.
-        """
-        self._document = document
-        self._options = options
-        self._bundle = parse_bundle(document.content)
-        self._digest = document.digest
-        self._said_targets = [
-            self._target(number, entry) for number, entry in enumerate(self._bundle.entries)
-        ]
-        displaced = index.displaced(self._digest) if index else frozenset()
-        self.displaced = frozenset(
-            number
-            for number, said in enumerate(self._said_targets)
-            if said.reference in displaced and self._creates(self._bundle.entries[number], said)
-        )
-        """The indices of entries that cannot have the id that they say."""
-        self._targets = [
-            self._own_target(said) if number in self.displaced else said
-            for number, said in enumerate(self._said_targets)
-        ]
-        self.clashes = self._find_clashes()
-        """The indices of entries whose fullUrl is that of another resource in the Bundle."""
-        self._doubled = frozenset(self._find_doubled())
-
-    def _find_clashes(self) -> Mapping[int, str]:
-        """Return, by index, the normalized fullUrls that stand for more than one resource."""
-        first = dict[str, tuple[object, ...]]()
-        clashes = dict[int, str]()
-        for index, (entry, target) in enumerate(
-            zip(self._bundle.entries, self._targets, strict=True)
-        ):
-            if not entry.full_url or entry.resource is None:
-                continue
-            url = normalized_link(entry.full_url)
-            same_content = self._bundle.type == "history" or not target.from_full_url
-            meaning = (target.reference, None if same_content else entry.resource)
-            if first.setdefault(url, meaning) != meaning:
-                clashes[index] = url
-        return clashes
-
-    def _find_doubled(self) -> Iterator[int]:
-        """
-        Yield the indices of entries with the type and id of another resource before them.
-
-        In a transaction, where the order of entries does not matter, also those of deletions of
-        what other entries store.
-
-        Two fullUrls are two resources, unless a PUT says which one is stored; a transaction
-        changes each resource once. A history, or one fullUrl twice, has versions of a resource.
-        """
-        if self._bundle.type == "history":
-            return
-        first = dict[str, ParsedEntry]()
-        for index, (entry, target) in enumerate(
-            zip(self._bundle.entries, self._targets, strict=True)
-        ):
-            if entry.resource is None or not target.reference or _condition(entry, ""):
-                continue
-            other = first.setdefault(target.reference, entry)
-            if other.resource == entry.resource:
-                continue
-            two_names = _versionless(other) != _versionless(entry)
-            if self._bundle.type == "transaction" or (
-                two_names and "PUT" not in {other.method, entry.method}
-            ):
-                yield index
-        for index, entry in enumerate(self._bundle.entries):
-            if self._bundle.type == "transaction" and _deleted(entry) in first:
-                yield index
-
-    def _creates(self, entry: ParsedEntry, target: "_Target") -> bool:
-        """
-        Return whether an entry creates a resource, so that its id is only a proposal.
-
-        A POST does, and an entry without a request whose fullUrl means something in its own Bundle
-        only. What gets its id from a real UUID or OID cannot have another one.
-        """
-        if self._bundle.type == "history" or entry.method not in {"POST", None}:
-            return False
-        url = normalized_link(entry.full_url or "")
-        if entry.method == "POST":
-            return not (target.from_full_url and is_unique(url))
-        return bool(url) and not is_unique(url) and split_address(url) is None
-
-    def claims(self) -> Iterator[tuple[int, Claim]]:
-        """Yield the ids of its resources, with the indices of their entries."""
-        for number, (entry, target) in enumerate(
-            zip(self._bundle.entries, self._said_targets, strict=True)
-        ):
-            if entry.resource is not None and target.reference and number not in self._doubled:
-                url = normalized_link(entry.full_url or "")
-                name = url if is_unique(url) else ""
-                yield number, Claim(target.reference, self._creates(entry, target), name)
-
-    def definitions(self) -> Iterator[tuple[int, Definition]]:
-        """Yield what the unique fullUrls stand for, with the indices of their entries."""
-        ambiguous = set(self.clashes.values())
-        for index, (entry, target) in enumerate(
-            zip(self._bundle.entries, self._targets, strict=True)
-        ):
-            url = normalized_link(entry.full_url or "")
-            if index in self._doubled:
-                continue
-            if is_unique(url) and url not in ambiguous and target.reference:
-                by_content = target.from_full_url and self._bundle.type != "history"
-                digest = to_signed(xxh3_64_intdigest(entry.resource or b"")) if by_content else 0
-                yield index, Definition(url, target.reference, digest)
-
-    def conditions(self) -> Iterator[Creation]:
-        """Yield what is created on the condition that nothing else matches a search."""
-        if self._bundle.type == "history":
-            return  # what a history reports has been created
-        for entry, target in zip(self._bundle.entries, self._targets, strict=True):
-            if target.reference and (condition := _condition(entry, target.resource_type)):
-                yield Creation(condition, target.reference, updates=_updates(entry))
-
-    def servers(self) -> Iterator[tuple[str, str]]:
-        """Yield `Type/id` and the server of the resources that keep the id of their server."""
-        for entry, target in zip(self._bundle.entries, self._targets, strict=True):
-            if (source := self._source(entry, target)) is not None:
-                yield source
-
-    def _source(self, entry: ParsedEntry, target: "_Target") -> tuple[str, str] | None:
-        # A request names what it changes, or creates it, except in a history, which reports them.
-        if entry.method is not None and self._bundle.type != "history":
-            return None
-        address = split_address(entry.full_url or "")
-        if entry.method == "DELETE":
-            reference = _deleted(entry)
-        else:
-            reference = "" if target.from_full_url else target.reference
-        if address is None or address[1] != reference:
-            return None
-        is_own = address[0].rstrip("/") in {url.rstrip("/") for url in self._options.base_urls}
-        # The scheme is not part of a server's name, and case plays no part in that of its host.
-        host, slash, path = address[0].partition("://")[2].partition("/")
-        return reference, "" if is_own else f"{host.lower()}{slash}{path}"
-
-    def resources(self, index: LinkIndex | None = None) -> Iterator[LoadedResource | LoadProblem]:
-        """Yield the resources in the order of loading."""
-        ambiguous = set(self.clashes.values())
-        ambiguous |= {
-            url
-            for entry, target in zip(self._bundle.entries, self._targets, strict=True)
-            if target.from_full_url
-            and is_unique(url := normalized_link(entry.full_url or ""))
-            and index
-            and index.is_ambiguous(url)
-        }
-        foreign = {
-            number
-            for number, (entry, target) in enumerate(
-                zip(self._bundle.entries, self._targets, strict=True)
-            )
-            if index
-            and (source := self._source(entry, target))
-            and index.belongs_to_another(*source)
-        }
-        doubled = self._doubled - foreign
-        refused = {
-            number: match
-            for number, (entry, target) in enumerate(
-                zip(self._bundle.entries, self._targets, strict=True)
-            )
-            if index
-            and _condition(entry, target.resource_type)
-            and (match := index.refused(target.reference)) is not None
-        }
-        moved = (self.displaced | {number for number, match in refused.items() if match}) - doubled
-        kept = {
-            target.reference
-            for number, target in enumerate(self._targets)
-            if number not in refused
-        }
-        links = BundleLinks(
-            {
-                # A link by the id that an entry said leads to the same as one by its fullUrl.
-                said: refused.get(number, self._targets[number].reference)
-                or self._bundle.entries[number].full_url
-                or said
-                for number in moved
-                if (said := self._said_targets[number].reference) not in kept
-            }
-            | {
-                # A link to a resource that is not loaded must not lead to the other server's.
-                entry.full_url: (
-                    entry.full_url
-                    if number in foreign
-                    else refused.get(number) or target.reference
-                )
-                for number, (entry, target) in enumerate(
-                    zip(self._bundle.entries, self._targets, strict=True)
-                )
-                if entry.full_url
-                and target.reference
-                and normalized_link(entry.full_url) not in ambiguous
-                and refused.get(number) != ""
-                and number not in doubled
-            }
-        )
-        entries: Sequence[tuple[int, ParsedEntry]] = list(enumerate(self._bundle.entries))
-        # A history lists the newest version first (FHIR R4, RESTful API, history).
-        for number, entry in reversed(entries) if self._bundle.type == "history" else entries:
-            if _is_search_outcome(self._bundle, entry):
-                continue
-            target = self._targets[number]
-            url = normalized_link(entry.full_url or "")
-            if target.from_full_url and url in ambiguous:
-                yield problem(self._document, _AMBIGUOUS, entry=number)
-            elif number in refused and not (refused[number] and _updates(entry)):
-                yield problem(self._document, _NOT_CREATED, entry=number)
-            elif number in foreign:
-                yield problem(self._document, _OF_ANOTHER_SERVER, entry=number)
-            elif number in doubled:
-                reason = _STORED_ANYWAY if entry.method == "DELETE" else _DOUBLED
-                yield problem(self._document, reason, entry=number)
-            else:
-                if match := refused.get(number):
-                    target = _Target(target.resource_type, match.partition("/")[2], assigned=True)
-                yield self._resource(number, entry, target, links)
-
-    def _resource(
-        self, index: int, entry: ParsedEntry, target: "_Target", links: BundleLinks
-    ) -> LoadedResource | LoadProblem:
-        if entry.method == "DELETE":
-            deleted = split_reference(entry.url or "")
-            if deleted is None:
-                return problem(
-                    self._document, "a DELETE must name Type/id to be loaded", entry=index
-                )
-            return LoadedResource(
-                content=None, entry=index, resource_type=deleted[0], id=deleted[1]
-            )
-        if entry.resource is None:
-            return problem(self._document, "the entry has no resource to load", entry=index)
-        if entry.method not in {None, "POST", "PUT"}:
-            reason = f"a {entry.method} changes nothing that can be loaded"
-            return problem(self._document, reason, entry=index)
-        put = split_reference(entry.url or "") if entry.method == "PUT" else None
-        return LoadedResource(
-            content=entry.resource,
-            entry=index,
-            resource_type=put[0] if put else None,
-            id=None if target.assigned else (put[1] if put else target.id or None),
-            assigned_id=target.id if target.assigned else None,
-            links=links,
-            links_base=entry.full_url,
-        )
-
-    def _target(self, index: int, entry: ParsedEntry) -> "_Target":
-        identity = _identity(entry.resource or b"")
-        resource_type = identity.resource_type if isinstance(identity.resource_type, str) else ""
-        put = split_reference(entry.url or "") if entry.method == "PUT" else None
-        own_id = identity.usable_id
-        if own_id is not None or put is not None:
-            return _Target(resource_type, own_id or (put[1] if put else ""))
-        is_temporary_id = isinstance(identity.id, str) and normalized_link(
-            identity.id
-        ) == normalized_link(entry.full_url or "")
-        if entry.full_url and (identity.id is None or is_temporary_id):
-            return _Target(
-                resource_type,
-                self._id_from(entry.full_url),
-                from_full_url=True,
-                assigned=is_temporary_id,
-            )
-        if self._options.assign_ids and entry.resource is not None:
-            return _Target(resource_type, _assigned_id(entry.resource) or "", assigned=True)
-        creates = entry.method == "POST" or (entry.method == "PUT" and "?" in (entry.url or ""))
-        if creates and identity.id is None:
-            return _Target(resource_type, self._id_within(f"#{index}"))
-        return _Target(resource_type, "")
-
-    def _own_target(self, said: "_Target") -> "_Target":
-        """Return the target of an entry that cannot have the id that it says."""
-        return _Target(said.resource_type, self._id_within(f"={said.reference}"), assigned=True)
-
-    def _id_from(self, full_url: str) -> str:
-        """
-        Return the id of a resource that has only a fullUrl.
-
-        It is equal for equal resources alone: a real UUID or OID is the same one anywhere, an
-        address on this server names an id, another address is always that of one resource, and
-        anything else means something only within this Bundle.
-        """
-        own = split_reference(full_url, self._options.base_urls)
-        if own is not None and own != split_reference(full_url):
-            return own[1]
-        url = _HISTORY.sub("", normalized_link(full_url))
-        last = url.rpartition(":")[2]
-        if is_unique(url) and _ID.fullmatch(last):
-            return last
-        if is_unique(url) or url.startswith(("http://", "https://")):
-            return str(uuid5(NAMESPACE_URL, url))
-        return self._id_within(f"/{url}")
-
-    def _id_within(self, name: str) -> str:
-        """Return an id that means something within this Bundle alone."""
-        return str(uuid5(NAMESPACE_URL, f"{self._digest}{name}"))
-
-
-class _Target(msgspec.Struct, frozen=True):
-    """The resource that an entry stands for."""
-
-    resource_type: str
-    id: str
-    """Empty if nothing says it."""
-    from_full_url: bool = False
-    assigned: bool = False
-    """Whether the id replaces that of the resource."""
-
-    @property
-    def reference(self) -> str:
-        """`Type/id`; empty if the type or the id is missing."""
-        return f"{self.resource_type}/{self.id}" if self.resource_type and self.id else ""
 
 
 def target_of_unusable_id(reference: str) -> str | None:
     """Return what a reference to an id that is not allowed becomes if ids are assigned."""
     url, mark, fragment = reference.partition("#")
     match = _REFERENCE_TO_UNUSABLE_ID.fullmatch(url)
-    if match is None or _ID.fullmatch(match[2]):
+    if match is None or ID.fullmatch(match[2]):
         return None
     return f"{match[1]}/{_replacement(match[1], match[2])}{mark}{fragment}"
 
 
-def _assigned_id(content: bytes) -> str | None:
+def assigned_id(content: bytes) -> str | None:
     """
     Return the id to assign to a resource, or None if it has a usable one.
 
     It depends on the resource alone, so that loading again assigns the same id: on the type and
     the id that is not allowed, or on the whole content if there is none.
     """
-    identity = _identity(content)
+    identity = identity_of(content)
     if identity.usable_id is not None or not isinstance(identity.resource_type, str):
         return None
     if identity.id is None or identity.id == "":
@@ -516,43 +133,3 @@ def _assigned_id(content: bytes) -> str | None:
 
 def _replacement(resource_type: str, unusable_id: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"{resource_type}/{unusable_id}"))
-
-
-def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
-    """Return the condition of creating the resource of an entry, as `Type?search`."""
-    if entry.method == "POST" and entry.if_none_exist:
-        return f"{resource_type}?{entry.if_none_exist.rpartition('?')[2]}"
-    if entry.method == "PUT" and "?" in (entry.url or ""):
-        return f"{resource_type}?{(entry.url or '').partition('?')[2]}"
-    return None
-
-
-def _updates(entry: ParsedEntry) -> bool:
-    """Return whether an entry updates what matches its condition: a PUT without an id."""
-    return entry.method == "PUT" and _identity(entry.resource or b"").usable_id is None
-
-
-def _deleted(entry: ParsedEntry) -> str:
-    """Return what an entry deletes, as `Type/id`; empty if it deletes nothing, or by a search."""
-    named = split_reference(entry.url or "") if entry.method == "DELETE" else None
-    return "/".join(named or ())
-
-
-def _versionless(entry: ParsedEntry) -> str:
-    """Return the fullUrl of an entry without a version."""
-    return _HISTORY.sub("", normalized_link(entry.full_url or ""))
-
-
-def _is_search_outcome(bundle: ParsedBundle, entry: ParsedEntry) -> bool:
-    """Return whether an entry only reports on a search (FHIR R4, Bundle.entry.search.mode)."""
-    return (
-        bundle.type == "searchset"
-        and _identity(entry.resource or b"").resource_type == "OperationOutcome"
-    )
-
-
-def _identity(content: bytes) -> _Identity:
-    try:
-        return _IDENTITY.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _Identity()  # parsing the resource reports what is wrong

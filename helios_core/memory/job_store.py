@@ -4,7 +4,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import uuid4
@@ -12,6 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from helios_core.errors import LeaseLost, UnreadableJob
+from helios_core.memory.jobs import JobEntry, ShardEntry, goes_on
 from helios_core.memory.records import MemoryRecords
 from helios_core.model.exports import Shard
 from helios_core.model.jobs import (
@@ -37,172 +37,10 @@ from helios_core.storage.job_records import (
     lost_shards_reason,
     notes_lost,
     part_not_found,
-    stored_job,
     stored_shard,
     too_many_exports,
 )
 from helios_core.storage.job_store import JobStore
-
-
-@dataclass
-class _Work:
-    """What is known of one shard beside its range."""
-
-    shard: Shard
-    token: int = 0
-    attempts: int = 0
-    held: bool = False
-    free_at: datetime | None = None
-    """When it may be claimed: the end of the lease or of the wait for a retry; None is now."""
-    wait: timedelta = timedelta()
-    """How long that lease or wait is."""
-    touched_at: datetime | None = None
-    reported: int = 0
-    furthest: int = 0
-    """The most resources that any attempt reported."""
-    postponed: int = 0
-    waiting_since: datetime | None = None
-    waiting_for: str | None = None
-    failure: str | None = None
-    parts: list[Part] | None = None
-    """None until the shard is complete."""
-    notes: bytes = b""
-    published: int = 0
-    """How many parts the shard has published."""
-    exported: int = 0
-    """How many resources are in them."""
-    noted: int = 0
-    """How many bytes it has noted."""
-
-    def free(self, now: datetime) -> bool:
-        if self.parts is not None:
-            return False
-        return self.free_at is None or not _lasts(self.free_at, self.wait, now)
-
-    def held_at(self, now: datetime) -> bool:
-        return self.held and not self.free(now)
-
-    def hand_back(self, now: datetime | None = None, wait: timedelta = timedelta()) -> None:
-        self.held, self.reported, self.wait, self.waiting_for = False, 0, wait, None
-        self.free_at = None if now is None else now + wait
-
-    def get_on(self, resources_done: int) -> None:
-        """Report what is done, and wait no longer if it is more than before (J19)."""
-        self.reported = resources_done
-        if resources_done > self.furthest:
-            self.furthest, self.postponed = resources_done, 0
-            self.waiting_since = self.waiting_for = None
-
-    @property
-    def stored(self) -> tuple[bytes, int]:
-        """The JSON and the token of the shard, as every other store keeps them."""
-        return msgspec.json.encode(self.shard), self.token
-
-    @property
-    def resources_done(self) -> int:
-        if self.parts is None:
-            return self.reported
-        return count_exported(self.parts)
-
-
-class _Entry:
-    """A job with its shards, lowest number first."""
-
-    def __init__(self, job: Job, place: int, work: Sequence[_Work] = ()) -> None:
-        self.place = place
-        """Where the job stands in the order of arrival."""
-        self.work = list(work)
-        self.shards = len(self.work)
-        """With how many shards the job was added."""
-        self.key = JobKey(tenant=job.tenant, id=job.id)
-        self.owner = job.owner or ""
-        self.job = job
-
-    @property
-    def job(self) -> Job:
-        """
-        The job, read from its JSON as in every other store.
-
-        Raises:
-            UnreadableJob: It cannot be read (J15).
-        """
-        return stored_job(
-            self.accepted,
-            status=self.status,
-            created_at=self.created_at,
-            completed_at=self.completed_at,
-            failure=self.failure,
-        )
-
-    @job.setter
-    def job(self, job: Job) -> None:
-        self.accepted = msgspec.json.encode(job)
-        self.status = job.status
-        self.created_at = job.created_at or job.transaction_time
-        self.completed_at, self.failure = job.completed_at, job.failure
-
-    @property
-    def due(self) -> list[_Work]:
-        """The shards of the earliest phase that is not complete (J11)."""
-        phases = [work.shard.phase for work in self.work if work.parts is None]
-        return [work for work in self.work if work.shard.phase == min(phases, default=0)]
-
-    @property
-    def lost_shards(self) -> int:
-        return self.shards - len(self.work)
-
-    @property
-    def visible(self) -> bool:
-        return self.status is not JobStatus.CANCELLED
-
-    @property
-    def touched_at(self) -> datetime | None:
-        return max(filter(None, (work.touched_at for work in self.work)), default=None)
-
-    @property
-    def progress(self) -> JobProgress:
-        return JobProgress(
-            resources_done=sum(work.resources_done for work in self.work),
-            resources_total=sum(work.shard.resources for work in self.work),
-            shards_done=sum(work.parts is not None for work in self.work),
-            shards_total=len(self.work),
-            waiting_for=self.waiting_for,
-        )
-
-    @property
-    def waiting_for(self) -> str | None:
-        return max(filter(None, (work.waiting_for for work in self.work)), default=None)
-
-    def summary(self) -> JobSummary:
-        failed = [work for work in self.work if work.failure is not None]
-        failed.sort(key=lambda work: work.touched_at or self.created_at)
-        return JobSummary(
-            tenant=self.key.tenant,
-            id=self.key.id,
-            owner=self.owner,
-            status=self.status,
-            created_at=self.created_at,
-            completed_at=self.completed_at,
-            failure=self.failure,
-            touched_at=self.touched_at,
-            progress=self.progress,
-            bytes=sum(part.size for work in self.work for part in work.parts or ()),
-            attempts=max((work.attempts for work in self.work), default=0),
-            last_error=failed[-1].failure if failed else None,
-        )
-
-    @property
-    def open_shards(self) -> list[tuple[bytes, int]]:
-        """The shards that are still to be exported."""
-        work = self.work if self.status.active else ()
-        return [each.stored for each in work if each.parts is None]
-
-    def end(self, status: JobStatus, now: datetime, *, failure: str | None = None) -> None:
-        """Put the job in a final status and take every lease away (J6, J9)."""
-        self.status, self.completed_at, self.failure = status, now, failure
-        for work in self.work:
-            work.token += 1
-            work.hand_back()
 
 
 class MemoryJobStore(MemoryRecords, JobStore):
@@ -215,7 +53,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
     def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__(clock=clock)
         self._identity = f"memory-{uuid4()}"
-        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._entries: dict[tuple[str, str], JobEntry] = {}
         self._places = count()
         self._claims = count(1)
         self._alive: dict[str, tuple[datetime, timedelta]] = {}
@@ -237,11 +75,11 @@ class MemoryJobStore(MemoryRecords, JobStore):
         now = self._clock()
         stored = msgspec.structs.replace(job, status=JobStatus.ACCEPTED, created_at=now)
         ordered = sorted(shards, key=lambda shard: shard.number)
-        entry = _Entry(stored, next(self._places), [_Work(shard) for shard in ordered])
+        entry = JobEntry(stored, next(self._places), [ShardEntry(shard) for shard in ordered])
         if not shards:
             entry.end(JobStatus.COMPLETE, now)
         self._entries[job.tenant, job.id] = entry
-        self._tell()
+        self._notify()
         return entry.job
 
     async def get(self, tenant: str, job_id: str) -> Job:
@@ -335,7 +173,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         work.published, work.exported = len(parts), count_exported(parts)
         if all(each.parts is not None for each in entry.work):
             self._end_with_last_shard(entry)
-        self._tell()  # the next phase may begin
+        self._notify()  # the next phase may begin
         return entry.status
 
     async def fail(
@@ -348,7 +186,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
             entry.end(JobStatus.ERROR, self._clock(), failure=reason)
         else:
             work.hand_back(self._clock(), retry_after)
-            self._tell()
+            self._notify()
         return entry.status
 
     async def postpone(
@@ -364,7 +202,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         work.postponed += 1
         work.hand_back(now, retry_after)
         work.touched_at, work.waiting_since, work.waiting_for = now, since, reason
-        self._tell()
+        self._notify()
         return True
 
     async def release(self, lease: Lease) -> None:
@@ -373,7 +211,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         work.attempts -= 1
         work.hand_back()
         work.touched_at = self._clock()
-        self._tell()
+        self._notify()
 
     async def cancel(self, tenant: str, job_id: str) -> None:
         """End a job for good; its output waits in `removable` (J6)."""
@@ -435,7 +273,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         self._alive = {
             worker: (until, lasts)
             for worker, (until, lasts) in self._alive.items()
-            if _lasts(until, lasts, now)
+            if goes_on(until, lasts, now)
         }
         active = [entry for entry in self._entries.values() if entry.status.active]
         idle = [entry for entry in active if not any(work.held_at(now) for work in entry.work)]
@@ -477,24 +315,24 @@ class MemoryJobStore(MemoryRecords, JobStore):
             async with asyncio.timeout(at_most.total_seconds()):
                 await self._news.wait()
 
-    def _end_with_last_shard(self, entry: _Entry) -> None:
+    def _end_with_last_shard(self, entry: JobEntry) -> None:
         lost = entry.lost_shards
         status = JobStatus.ERROR if lost else JobStatus.COMPLETE
         failure = lost_shards_reason(lost) if lost else None
         entry.end(status, self._clock(), failure=failure)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Wake those who wait now; whoever waits later waits for the next news."""
         self._news.set()
         self._news = asyncio.Event()
 
-    def _visible(self, tenant: str, job_id: str) -> _Entry:
+    def _visible(self, tenant: str, job_id: str) -> JobEntry:
         entry = self._entries.get((tenant, job_id))
         if entry is None or not entry.visible:
             raise job_not_found(job_id)
         return entry
 
-    def _fairest(self, now: datetime) -> tuple[_Entry, _Work] | None:
+    def _fairest(self, now: datetime) -> tuple[JobEntry, ShardEntry] | None:
         aside = self._set_aside.numbers
         active = [
             entry
@@ -505,7 +343,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         free = ((entry, work) for entry in active for work in entry.due if work.free(now))
         return next(free, None)
 
-    def _held(self, lease: Lease) -> tuple[_Entry, _Work]:
+    def _held(self, lease: Lease) -> tuple[JobEntry, ShardEntry]:
         """Return the shard of a lease that is still the newest one (J4)."""
         entry = self._entries.get((lease.job.tenant, lease.job.id))
         if entry is None or not entry.status.active:
@@ -516,7 +354,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         return entry, work
 
 
-def _lease(job: Job, work: _Work, worker: str, now: datetime, lease_for: timedelta) -> Lease:
+def _lease(job: Job, work: ShardEntry, worker: str, now: datetime, lease_for: timedelta) -> Lease:
     """Assign the shard to a worker under a token that nobody has had (J3)."""
     waiting_for = work.waiting_for
     work.hand_back(now, lease_for)
@@ -534,18 +372,13 @@ def _lease(job: Job, work: _Work, worker: str, now: datetime, lease_for: timedel
     )
 
 
-def _lasts(until: datetime, wait: timedelta, now: datetime) -> bool:
-    """Return whether a wait goes on: with more of it ahead than there is, it ends (J7)."""
-    return now < until <= now + 1.5 * wait
-
-
-def _removable(entry: _Entry, latest: datetime) -> bool:
+def _removable(entry: JobEntry, latest: datetime) -> bool:
     if entry.status is JobStatus.CANCELLED:
         return True
     return entry.completed_at is not None and entry.completed_at < latest
 
 
-def _matches(entry: _Entry, query: JobQuery, now: datetime) -> bool:
+def _matches(entry: JobEntry, query: JobQuery, now: datetime) -> bool:
     age = now - entry.created_at
     return (
         query.tenant in (None, entry.key.tenant)

@@ -8,10 +8,10 @@ from datetime import datetime
 from helios_core.fhir.search import ValueOrder, satisfies
 from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.search_index import (
+    Dataset,
     IndexedVersion,
     IndexEntry,
     IndexQuery,
-    IndexScope,
     IndexState,
     SearchIndex,
     place_in_index,
@@ -25,31 +25,31 @@ class MemorySearchIndex(SearchIndex):
     """Keeps entries in the memory of one process; between awaits, each call is atomic."""
 
     def __init__(self) -> None:
-        self._states: dict[IndexScope, IndexState] = {}
-        self._entries: dict[IndexScope, dict[tuple[str, str], IndexEntry]] = {}
+        self._states: dict[Dataset, IndexState] = {}
+        self._entries: dict[Dataset, dict[tuple[str, str], IndexEntry]] = {}
 
-    async def state(self, scope: IndexScope) -> IndexState | None:
-        """Return the state of a scope."""
-        return self._states.get(scope)
+    async def state(self, dataset: Dataset) -> IndexState | None:
+        """Return the state of a dataset."""
+        return self._states.get(dataset)
 
-    async def scopes(self) -> Sequence[IndexScope]:
-        """Return every scope that has a state."""
+    async def datasets(self) -> Sequence[Dataset]:
+        """Return every dataset that has a state."""
         return list(self._states)
 
-    async def reset(self, scope: IndexScope, epoch: str, *, expected: str | None) -> IndexState:
-        """Forget the entries of a scope if its epoch is the expected one (I6)."""
-        present = self._states.get(scope)
+    async def reset(self, dataset: Dataset, epoch: str, *, expected: str | None) -> IndexState:
+        """Forget the entries of a dataset if its epoch is the expected one (I6)."""
+        present = self._states.get(dataset)
         if (present.epoch if present else None) == expected:
-            present = self._states[scope] = IndexState(epoch=epoch)
-            self._entries[scope] = {}
+            present = self._states[dataset] = IndexState(epoch=epoch)
+            self._entries[dataset] = {}
         assert present is not None  # noqa: S101 - one was there, or has been made
         return present
 
-    async def apply(self, scope: IndexScope, epoch: str, entries: Sequence[IndexEntry]) -> None:
+    async def apply(self, dataset: Dataset, epoch: str, entries: Sequence[IndexEntry]) -> None:
         """Keep the entries that are newer than those kept (I1)."""
-        if not self._is_present(scope, epoch):
+        if not self._is_present(dataset, epoch):
             return
-        kept = self._entries[scope]
+        kept = self._entries[dataset]
         for entry in entries:
             name = (entry.resource_type, entry.id)
             present = kept.get(name)
@@ -57,15 +57,15 @@ class MemorySearchIndex(SearchIndex):
                 kept[name] = entry
 
     async def advance(
-        self, scope: IndexScope, epoch: str, *, reached: datetime | None, note: str = ""
+        self, dataset: Dataset, epoch: str, *, reached: datetime | None, note: str = ""
     ) -> bool:
         """Change the state of an epoch, if it is the present one (I5, I6)."""
-        state = self._states.get(scope)
+        state = self._states.get(dataset)
         if state is None or state.epoch != epoch:
             return False
         behind = state.reached is not None and (reached is None or reached < state.reached)
         if not behind:
-            self._states[scope] = IndexState(epoch=epoch, reached=reached, note=note)
+            self._states[dataset] = IndexState(epoch=epoch, reached=reached, note=note)
         return True
 
     async def find(
@@ -91,12 +91,12 @@ class MemorySearchIndex(SearchIndex):
         """Count by looking at all entries."""
         return len(await self._found(key, epoch, query))
 
-    async def size(self, scope: IndexScope, epoch: str) -> int:
-        """Return the number of entries of a scope."""
-        return len(self._entries[scope]) if self._is_present(scope, epoch) else 0
+    async def size(self, dataset: Dataset, epoch: str) -> int:
+        """Return the number of entries of a dataset."""
+        return len(self._entries[dataset]) if self._is_present(dataset, epoch) else 0
 
-    def _is_present(self, scope: IndexScope, epoch: str) -> bool:
-        state = self._states.get(scope)
+    def _is_present(self, dataset: Dataset, epoch: str) -> bool:
+        state = self._states.get(dataset)
         return state is not None and state.epoch == epoch
 
     async def _found(self, key: TypeKey, epoch: str, query: IndexQuery) -> list[IndexedVersion]:
@@ -117,10 +117,10 @@ class MemorySearchIndex(SearchIndex):
         return found
 
     def _of_type(self, key: TypeKey, epoch: str) -> Sequence[IndexEntry]:
-        scope = IndexScope(key.tenant, key.fhir_version)
-        if not self._is_present(scope, epoch):
+        dataset = Dataset(key.tenant, key.fhir_version)
+        if not self._is_present(dataset, epoch):
             return ()
-        entries = self._entries[scope].items()
+        entries = self._entries[dataset].items()
         return [entry for (name, _), entry in entries if name == key.resource_type]
 
 

@@ -33,7 +33,7 @@ def line_digests(lines: Iterable[bytes]) -> list[int]:
 
 
 def sum_digests(*digests: int) -> int:
-    """Return the digest of all lines, from the digests of groups of them."""
+    """Return the digest of all lines, from the digests of single lines or of groups of them."""
     return sum(digests) % HASH_MODULUS
 
 
@@ -57,7 +57,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Tallies: TypeAlias = Mapping[str, Mapping[str, Tally]]
-"""The tallies of an export, by list of the manifest and resource type."""
+"""The tallies of an export, by list of the manifest, such as `output`, and by resource type."""
 
 
 def part_tally(part: Part) -> Tally:
@@ -66,7 +66,7 @@ def part_tally(part: Part) -> Tally:
 
 
 def add_up(entries: Iterable[tuple[str, str, Tally]]) -> Tallies:
-    """Add up tallies; each entry is a list of the manifest, a resource type and a tally."""
+    """Return the sums of tallies; an entry is a list of the manifest, a type and a tally."""
     totals = dict[str, dict[str, Tally]]()
     for kind, resource_type, tally in entries:
         types = totals.setdefault(kind, {})

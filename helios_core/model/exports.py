@@ -41,7 +41,7 @@ class TypeFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TypeConstraint(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit that the scopes of a client set to a type: one of these searches has to match."""
+    """A limit that the scopes of a client set on a type: one of these searches has to match."""
 
     resource_type: str
     any_of: tuple[Query, ...]
@@ -63,7 +63,7 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
     The resource types to export; without `_type`, all types of the level.
 
-    Empty only if `handling=lenient` ignored a filter of every type.
+    Empty only if `handling=lenient` ignored a `_typeFilter` of each type: such a type is left out.
     """
     since: datetime | None = None
     """Only resources changed strictly after this instant."""
@@ -90,11 +90,11 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_part_bytes: int | None = None
     """The maximum size of a part if smaller than the server's (draft of version 4)."""
     transforms: tuple[str, ...] = ()
-    """Plugins that transform every line, in order; a worker with others leaves the job alone."""
+    """Plugins that transform every line, in order; a worker must have exactly the same ones."""
     ignored: tuple[str, ...] = ()
     """One sentence per ignored parameter, reported in an error file."""
     constraints: tuple[TypeConstraint, ...] = ()
-    """What the scopes of the client allowed; a resource has to meet all those of its type."""
+    """The limits set by the scopes of the client; a resource has to meet all those of its type."""
 
     @property
     def output_types(self) -> tuple[str, ...]:
@@ -105,15 +105,15 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(types))
 
     def grant(self, resource_type: str) -> Grant:
-        """Return what of a type the scopes allowed; everything if they set no limit."""
+        """Return the resources of a type that the scopes allowed; all if they set no limit."""
         return self.grants().get(resource_type, EVERYTHING)
 
     def grants(self) -> Mapping[str, Grant]:
-        """Return what the scopes allowed of each type for which they set a limit."""
-        clauses = defaultdict[str, list[tuple[Query, ...]]](list)
-        for each in self.constraints:
-            clauses[each.resource_type].append(each.any_of)
-        return {name: Grant(tuple(own)) for name, own in clauses.items()}
+        """Return by type the resources that the scopes allowed, for each type with a limit."""
+        clauses_by_type = defaultdict[str, list[tuple[Query, ...]]](list)
+        for constraint in self.constraints:
+            clauses_by_type[constraint.resource_type].append(constraint.any_of)
+        return {name: Grant(tuple(clauses)) for name, clauses in clauses_by_type.items()}
 
 
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,14 +126,19 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportView(msgspec.Struct, frozen=True, kw_only=True):
-    """Which stored resources an export shows: a request, at an instant, for a cohort."""
+    """The stored resources that an export contains: a request, at an instant, for a cohort."""
 
     request: ExportRequest
     transaction_time: datetime
+    """A settled instant, in whole microseconds: what changed later is not shown."""
     cohort: Cohort | None = None
     """None is no limit: every resource at system level, every compartment at patient level."""
     newcomers: Cohort | None = None
-    """Members who joined after `since`; `include_newly_added` decides: all their data, or none."""
+    """
+    Members who joined after `since`.
+
+    With `include_newly_added` all their data is exported, otherwise none of it.
+    """
     filters: Mapping[str, Filter] = {}
     """The filter of each filtered type, with its lookups resolved."""
     gaps: tuple[str, ...] = ()
@@ -143,7 +148,7 @@ class ExportView(msgspec.Struct, frozen=True, kw_only=True):
     former_groups: frozenset[str] = frozenset()
     """The ids of the Groups nested in the exported one at `since`; their deletion is exported."""
     left_out: tuple[str, ...] = ()
-    """One sentence per reason for which members of a Group could not be resolved."""
+    """One sentence per Group and reason why members could not be resolved."""
 
 
 class ShardPurpose(StrEnum):
@@ -158,11 +163,11 @@ class ShardPurpose(StrEnum):
     REFERENCED = "referenced"
     """Resources that the output refers to."""
     LINKS = "links"
-    """Nothing: it only notes what its resources refer to, for later phases."""
+    """Nothing; it only notes what its resources refer to, for shards of later phases."""
     ORGANIZED = "organized"
     """Blocks of resources, each headed by the instance they are organized by."""
     UNORGANIZED = "unorganized"
-    """Nothing: it only counts what is in no block of patients."""
+    """Nothing; it only counts the resources that are in no patient's block."""
     DELETIONS = "deletions"
     """Only the deletions of the view."""
 

@@ -54,10 +54,13 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     """The progress of a job, counted in resources and shards."""
 
     resources_done: int
+    """Those of complete shards, and those that workers have reported of others."""
     resources_total: int
     """An estimate made when the job was planned."""
     shards_done: int
+    """Those that are complete."""
     shards_total: int
+    """Of all phases."""
     waiting_for: str | None = None
     """The backend that one of its shards waits for, without internal details (J19)."""
 
@@ -80,26 +83,27 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     """The number of the attempt, from 1; claims that were released or postponed do not count."""
     postponed: int = 0
-    """How often the shard was postponed since it got further (J19)."""
+    """How often the shard was postponed since it last made progress (J19)."""
 
 
 class JobKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What names a job."""
+    """The identity of a job."""
 
     tenant: str
     id: str
 
 
 class JobPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """The place of a job in the list of jobs."""
+    """The position of a job in the list of jobs."""
 
     created_at: datetime
+    """As `Job.created_at`."""
     tenant: str
     id: str
 
 
 class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs to list: those to which every restriction applies."""
+    """Restrictions on a list of jobs; a job is listed if it meets all of them."""
 
     tenant: str | None = None
     """None is every tenant."""
@@ -110,13 +114,13 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
     id_prefix: str = ""
     """What the id begins with."""
     older_than: timedelta | None = None
-    """Only jobs created at least so long ago, by the store's clock."""
+    """Only jobs created at least this long ago, by the store's clock."""
     younger_than: timedelta | None = None
-    """Only jobs created less long ago, by the store's clock."""
+    """Only jobs created less than this long ago, by the store's clock."""
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as the list of jobs shows it; one that cannot be read has everything but `job`."""
+    """An entry of the list of jobs; `job` is missing if its stored form cannot be read."""
 
     tenant: str
     id: str
@@ -125,44 +129,47 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     """A `JobStatus`, or what a newer version stored in its place."""
     created_at: datetime
+    """By the job store's clock."""
     completed_at: datetime | None = None
+    """As `Job.completed_at`; None while the job is active."""
     failure: str | None = None
+    """As `Job.failure`."""
     touched_at: datetime | None = None
     """When a worker last claimed, renewed or ended a lease of it; None is never."""
     progress: JobProgress
     bytes: int = 0
     """Size at rest of the published parts."""
     attempts: int = 0
-    """The most attempts at one of its shards."""
+    """The number of attempts at the shard that was attempted most often."""
     last_error: str | None = None
-    """Why the attempt failed that failed last."""
+    """The reason of the most recent failed attempt."""
     job: Job | None = None
     """None if the stored form cannot be read."""
 
     @property
     def key(self) -> JobKey:
-        """What names the job."""
+        """The identity of the job."""
         return JobKey(tenant=self.tenant, id=self.id)
 
     @property
     def place(self) -> JobPlace:
-        """Where the next page of the list begins after this job."""
+        """The position of the job in the list; a page that follows the job begins after it."""
         return JobPlace(created_at=self.created_at, tenant=self.tenant, id=self.id)
 
 
 class Workforce(msgspec.Struct, frozen=True, kw_only=True):
-    """Who works, and what waits."""
+    """The number of workers, and of jobs that wait."""
 
     alive: int
-    """Workers that are alive."""
+    """The number of workers that are alive."""
     waiting: int
-    """Active jobs of which no worker holds a shard."""
+    """The number of active jobs of which no worker holds a shard."""
     stalled: int = 0
-    """Active jobs of which a shard waits for a backend (J19)."""
+    """The number of active jobs with a shard that waits for a backend (J19)."""
     stalled_for: str | None = None
-    """What one of these shards waits for."""
+    """The backend that one of these shards waits for, without internal details."""
 
     @property
     def missing(self) -> bool:
-        """Whether jobs wait and nobody is there to work on them."""
+        """Whether jobs wait while no worker is alive."""
         return self.waiting > 0 and self.alive == 0

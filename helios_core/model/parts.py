@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from helios_core.errors import InvalidRequest
+
 
 class PartKind(StrEnum):
     """The list of the manifest that a part appears in."""
@@ -48,6 +50,36 @@ class PartKey(msgspec.Struct, frozen=True, kw_only=True):
         shard = f"{self.kind}-{self.resource_type}-{self.ordinal}"
         ending = ".gz" if self.compression is Compression.GZIP else ""
         return f"{shard}-{self.number}-{self.token}.ndjson{ending}"
+
+    @property
+    def path(self) -> str:
+        """
+        `{tenant}/{job}/{stored name}`, for a path in a folder or the key of an object.
+
+        Raises:
+            InvalidRequest: One of the three is not a plain name.
+        """
+        return f"{job_path(self.tenant, self.job_id)}/{_plain(self.stored_name)}"
+
+
+def job_path(tenant: str, job_id: str) -> str:
+    """
+    Return `{tenant}/{job}`, below which the parts of a job lie.
+
+    Raises:
+        InvalidRequest: One of the two is not a plain name.
+    """
+    return f"{_plain(tenant)}/{_plain(job_id)}"
+
+
+def _plain(name: str) -> str:
+    # Every id was checked when it came in; paths are built from them here, so once more.
+    if not name or name[0] == "." or any(sign in name for sign in "/\\\0"):
+        raise InvalidRequest(
+            "a tenant, job or part has a name that cannot be part of a path;"
+            " use letters, digits, '-', '_' and inner dots"
+        )
+    return name
 
 
 class StoredPart(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,17 +17,17 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     client_id: Annotated[str, msgspec.Meta(min_length=1)]
     """The OAuth client that the token was issued to."""
     scopes: tuple[str, ...]
-    """The words that the token grants, in its order; unknown words are kept and grant nothing."""
+    """The scopes of the token, in its order; unknown ones are kept and grant nothing."""
     tenant: str | None = None
     """The tenant that the token names, not checked for its form; None if it names none."""
     groups: frozenset[str] | None = None
     """
-    The ids of the groups whose exports the client may start and see; None for no such limit.
+    The ids of the Groups whose exports the client may start and see; None is no such limit.
 
-    With such a limit the client has no other interaction, whatever the scopes.
+    With such a limit the client may do nothing else, whatever its scopes say.
     """
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)]
-    """The instant from which on the token is not valid, with a time zone."""
+    """The instant from which the token is no longer valid, with a time zone."""
 
     @property
     def owner(self) -> str:

@@ -1,13 +1,15 @@
 """
-Scopes: what the words of an access token allow (SMART App Launch 1.0 and 2.2).
+Scopes: what an access token allows (SMART App Launch 1.0 and 2.2).
 
-`system/` counts alone: `user/` and `patient/` speak of somebody who is present, which nobody is in
-Backend Services, and grant nothing. Words that are no scopes of resources grant nothing either.
+A word is one scope of the token as a string, such as `system/Patient.rs` (RFC 6749, section 3.3).
+Only `system/` scopes grant anything. `user/` and `patient/` scopes grant nothing: they are about a
+user who is present, and in Backend Services there is none. Other words, such as `openid`, grant
+nothing either.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, TypeAlias
 from urllib.parse import unquote
@@ -18,10 +20,11 @@ Query: TypeAlias = tuple[tuple[str, str], ...]
 """Names, with modifiers, and values of search parameters, as `compile_query` takes them."""
 
 LETTERS: Final = "cruds"
-"""Create, read (also earlier versions), update (also patch), delete, search."""
+"""The permissions create, read (also earlier versions), update (also patch), delete, search."""
 EXPORT_LETTERS: Final = "rs"
-"""What an export of a type needs."""
+"""The permissions that an export of a type needs."""
 NAMES: Final = {"c": "create", "r": "read", "u": "update", "d": "delete", "s": "search"}
+"""The name of each permission."""
 
 _SCOPE = re.compile(r"system/(\*|[A-Z][A-Za-z]{0,63})\.([a-z]{1,5}|\*)(?:\?(.+))?", re.DOTALL)
 _VERSION_1 = {"read": "rs", "write": "cud", "*": LETTERS}
@@ -30,21 +33,22 @@ _ANY: Final = "*"
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """One word that grants something."""
+    """A parsed scope that grants something."""
 
     resource_type: str
     """The type, or `*` for every type."""
     letters: str
+    """The permissions it grants, each one of `LETTERS`."""
     query: Query = ()
     """The search that a resource has to match; empty if there is none."""
 
 
 class Grant(msgspec.Struct, frozen=True):
     """
-    Which resources of one type may be dealt with in one way.
+    The resources of one type to which a permission applies.
 
-    A resource has to match one query of each clause. No clause is no limit; an empty one is met by
-    nothing.
+    A resource has to match at least one query of every clause. Without clauses there is no limit;
+    no resource meets an empty clause.
     """
 
     clauses: tuple[tuple[Query, ...], ...] = ()
@@ -60,7 +64,11 @@ class Grant(msgspec.Struct, frozen=True):
         return not self.clauses
 
     def covers(self, other: "Grant") -> bool:
-        """Return whether what another grant has is certainly in this one too."""
+        """
+        Return whether this grant certainly includes all resources of another one.
+
+        Queries are compared by their text, so that false may be too cautious.
+        """
         if self.is_everything or other.is_nothing:
             return True
         return all(
@@ -74,7 +82,7 @@ EVERYTHING: Final = Grant()
 
 
 class Scopes:
-    """What a list of words allows."""
+    """The scopes of one access token."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self._by_type = defaultdict[str, list[Scope]](list)
@@ -84,13 +92,13 @@ class Scopes:
                 self._by_type[scope.resource_type].append(scope)
 
     def grant(self, resource_type: str, letters: str) -> Grant:
-        """Return which resources of a type may be dealt with in all of the ways of `letters`."""
-        # All types that no scope names are one to it, so that what is kept has a bound.
+        """Return the resources of a type for which all permissions in `letters` are granted."""
+        # Types that no scope names share one entry, so that the cache is bounded.
         key = (resource_type if resource_type in self._by_type else _ANY, letters)
-        kept = self._grants.get(key)
-        if kept is None:
-            kept = self._grants[key] = self._grant(*key)
-        return kept
+        cached = self._grants.get(key)
+        if cached is None:
+            cached = self._grants[key] = self._grant(*key)
+        return cached
 
     def _grant(self, resource_type: str, letters: str) -> Grant:
         clauses = list[tuple[Query, ...]]()
@@ -101,18 +109,18 @@ class Scopes:
         return Grant(tuple(dict.fromkeys(clauses)))
 
     def any_grant(self, resource_type: str, letters: str) -> Grant:
-        """Return which resources of a type may be dealt with in one of the ways of `letters`."""
+        """Return the resources of a type for which any permission in `letters` is granted."""
         queries = self._queries(resource_type, letters)
         return Grant() if () in queries else Grant((tuple(dict.fromkeys(queries)),))
 
     def _queries(self, resource_type: str, letters: str) -> list[Query]:
-        """Return the searches of all scopes of a type that have one of the letters."""
+        """Return the searches of all scopes that grant any of `letters` for a type."""
         names = dict.fromkeys((resource_type, _ANY))
         scopes = (scope for name in names for scope in self._by_type.get(name, ()))
         return [s.query for s in scopes if any(letter in s.letters for letter in letters)]
 
     def missing(self, resource_type: str, letters: str) -> str:
-        """Return those of `letters` that are not granted for any resource of a type."""
+        """Return the permissions in `letters` that are not granted for any resource of a type."""
         return "".join(
             letter for letter in letters if self.grant(resource_type, letter).is_nothing
         )
@@ -120,18 +128,18 @@ class Scopes:
 
 @lru_cache(maxsize=4096)
 def parse_scope(word: str) -> Scope | None:
-    """Return what a word grants, None if it grants nothing."""
+    """Return the scope that a word is, or None if it grants nothing."""
     match = _SCOPE.fullmatch(word)
     if match is None:
         return None
     resource_type, permissions, query = match.groups()
     if permissions in _VERSION_1:
-        # Version 1 has no queries: what follows would be ignored, and grant too much.
+        # SMART 1.0 has no queries; ignoring one would grant too much.
         return None if query else Scope(resource_type, _VERSION_1[permissions])
     if not _VERSION_2.fullmatch(permissions):
         return None
     if query is None:
-        # A question mark with nothing behind it is not matched by the pattern.
+        # The pattern does not match a question mark without a query.
         return Scope(resource_type, permissions)
     pairs = _parse_query(query)
     return None if pairs is None else Scope(resource_type, permissions, pairs)
@@ -139,27 +147,12 @@ def parse_scope(word: str) -> Scope | None:
 
 @lru_cache(maxsize=1024)
 def scopes_of(words: tuple[str, ...]) -> Scopes:
-    """Return what the words of a token allow."""
+    """Return the parsed scopes of a token; equal lists of words share one object."""
     return Scopes(words)
 
 
-def scope_words(*claims: object) -> tuple[str, ...]:
-    """
-    Return the words of the claims `scope`, `scp` and `roles`, each once, in their order.
-
-    A claim is a text with spaces or a list of texts; others have no words.
-    """
-    words = list[str]()
-    for claim in claims:
-        if isinstance(claim, str):
-            words += claim.split(" ")
-        elif isinstance(claim, Sequence):
-            words += [word for word in claim if isinstance(word, str)]
-    return tuple(dict.fromkeys(filter(None, words)))
-
-
 def _parse_query(text: str) -> Query | None:
-    """Return the pairs of a query as of a `_typeFilter`; None if it cannot mean anything."""
+    """Return the pairs of a query, parsed as in `_typeFilter`, or None if it is malformed."""
     pairs = list[tuple[str, str]]()
     for pair in text.split("&"):
         name, equals, value = pair.partition("=")

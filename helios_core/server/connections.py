@@ -1,8 +1,9 @@
 """
-Limits of what a connection may send, and of how long it may take.
+Limits on what a connection may send, and on how long it may take.
 
-Uvicorn bounds neither the size of a head nor the time that a client takes. Its protocol over
-httptools is extended here, which costs a comparison per request; decision 26 has the figures.
+Uvicorn limits neither the size of a request's head (its request line and headers) nor the time
+that a client takes. Its protocol over httptools is extended here, which costs a comparison per
+request; decision record 26 has the figures.
 """
 
 import asyncio
@@ -21,24 +22,24 @@ from helios_core.fhir.media_types import FHIR_JSON
 from helios_core.fhir.outcomes import outcome_line
 
 MAX_URL_BYTES: Final = 16 * 1024
-"""Length of the path and the query; whatever needs more is sent by POST."""
+"""Maximum length of path and query; longer searches and kick-offs are sent by POST."""
 MAX_HEAD_BYTES: Final = 64 * 1024
-"""Length of the request line and all headers, and of the trailers of a chunked body."""
+"""Maximum length of request line and headers, and of the trailers of a chunked body."""
 MAX_CONNECTIONS: Final = 1000
-"""Connections at the same time. A further one closes the one that has been idle longest."""
+"""Maximum number of connections. A further one closes the one that has been idle longest."""
 
 HEAD_SECONDS: Final = 10.0
 """Time from a connection, or from the first byte of a further request, to the end of its head."""
 BODY_SECONDS: Final = 20.0
 """Time for the first bytes of a body; each further byte adds to it by MIN_BODY_RATE."""
 MIN_BODY_RATE: Final = 500
-"""Bytes per second that a client has to send at least; slower is an attack, or of no use."""
+"""Minimum bytes per second of a body; a slower client is an attacker, or of no use."""
 SEND_SECONDS: Final = 60.0
-"""Time in which a client has to take something of a response that waits for it."""
+"""Time within which a client has to read at least a part of the response that waits for it."""
 KEEP_ALIVE_SECONDS: Final = 5
 """Time between two requests of a connection."""
 CLOSE_SECONDS: Final = 5.0
-"""Time in which a refused client may read why, while whatever it still sends is dropped."""
+"""Time in which a refused client can read the reason; what it still sends is dropped."""
 
 log = structlog.stdlib.get_logger()
 
@@ -58,8 +59,8 @@ class LimitedProtocol(HttpToolsProtocol):
     """
     One connection over HTTP/1.1.
 
-    What breaks a limit gets an OperationOutcome, and the connection is closed. `check_time` has to
-    be called about every second.
+    A request that breaks a limit gets an OperationOutcome, and the connection is closed.
+    `check_time` has to be called about every second.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._body_bytes = 0
         self._unsent: tuple[int, float] | None = None
-        """The bytes that the client does not take, and since when."""
+        """The number of bytes that wait to be sent, and since when it has not changed."""
         self._refusal: tuple[HTTPStatus, str] | None = None
 
     @property
     def idle_since(self) -> float | None:
-        """Since when nothing is in progress for the client, None if a request is."""
+        """The time since which no request has been in progress, None if one is."""
         return None if self._responding or self.expected is Expected.BODY else self._since
 
     @property
@@ -92,7 +93,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Make room for a connection: an attacker's idle ones must not keep others out."""
+        """Accept a connection; if there are too many, close the one that was idle longest."""
         connections = self.server_state.connections
         if len(connections) >= MAX_CONNECTIONS:
             idle = [
@@ -100,7 +101,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 for number, other in enumerate(connections)
                 if isinstance(other, LimitedProtocol) and (since := other.idle_since) is not None
             ]
-            if idle:
+            if idle:  # idle connections of an attacker must not keep others out
                 _, _, longest = min(idle)
                 connections.discard(longest)
                 longest.transport.abort()
@@ -115,7 +116,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refused():
             return
         self._unset_keepalive_if_required()
-        # A read may be larger than the limit if a body follows the head in it.
+        # The data may be larger than the limit of a head, because a body may follow it.
         for start in range(0, len(data), MAX_HEAD_BYTES):
             self._feed(data[start : start + MAX_HEAD_BYTES])
             if self._refused():
@@ -143,8 +144,8 @@ class LimitedProtocol(HttpToolsProtocol):
                 )
             )
             return
-        # Of a piece in which a head begins nothing is counted, so a head may be twice as large
-        # until `on_headers_complete` measures it. Trailers and chunk extensions count as well.
+        # The piece in which a head begins is not counted, so a head may be twice as large as the
+        # limit until `on_headers_complete` measures it. Trailers and chunk extensions count, too.
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(*_TOO_LARGE)
 
@@ -184,9 +185,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._fail(*_TOO_LARGE)
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
-            self._fail(HTTPStatus.BAD_REQUEST, "A request has one Host header (RFC 9112 §3.2).")
+            self._fail(HTTPStatus.BAD_REQUEST, "Send exactly one Host header (RFC 9112 §3.2).")
         if self.parser.get_method() == b"CONNECT":
-            self._fail(HTTPStatus.NOT_IMPLEMENTED, "CONNECT is not supported: this is no proxy.")
+            self._fail(HTTPStatus.NOT_IMPLEMENTED, "CONNECT is not supported; this is no proxy.")
         if not self.parser.should_upgrade():
             self._expect(Expected.BODY)
             super().on_headers_complete()
@@ -241,7 +242,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_bytes = self._body_bytes = 0
 
     def _fail(self, status: HTTPStatus, text: str) -> None:
-        """Have the parser stop; it wraps every exception of a callback in one of its own."""
+        """Record a refusal, and stop the parser, which wraps the exceptions of callbacks."""
         self._refusal = (status, text)
         raise ValueError(text)
 

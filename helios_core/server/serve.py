@@ -32,7 +32,7 @@ from helios_core.storage.backends import Backends
 SWITCH_SECONDS = 0.001
 BACKLOG = 2048
 TICKS_BETWEEN_CHECKS = 10
-"""Of the loop, which ticks ten times in a second."""
+"""Uvicorn's loop has ten ticks per second; connections are checked once per second."""
 
 _log = structlog.get_logger()
 
@@ -52,15 +52,15 @@ async def serve(
     ends the process at once.
 
     Raises:
-        ConfigurationError: A backend refuses to open, or the server cannot listen on the address,
-            or must not.
+        ConfigurationError: A backend refuses to open, or the server cannot or must not listen on
+            the address.
         BackendUnavailable: A backend cannot be reached.
     """
     workers = settings.bulk_export_worker_concurrency
     if settings.bulk_export_disable_local_worker or not settings.bulk_export_enabled:
         workers = 0
     release_large_blocks()
-    # While a thread computes, each turn of the event loop waits that long; 5 ms is Python's own.
+    # While a thread computes, each turn of the event loop waits this long; the default is 5 ms.
     sys.setswitchinterval(SWITCH_SECONDS)
     check_exposure(settings)
     async with open_backends(settings, serving=True) as backends:
@@ -145,7 +145,7 @@ def _configuration(settings: Settings, backends: Backends) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        # Uvicorn would believe every proxy on this machine; `PublicAddress` believes the set ones.
+        # Uvicorn would trust every proxy on this machine; `PublicAddress` trusts the configured.
         proxy_headers=False,
         headers=[("X-Content-Type-Options", "nosniff")],
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -158,7 +158,7 @@ def check_exposure(settings: Settings) -> None:
     Warn if everybody who reaches the server may do everything.
 
     Raises:
-        ConfigurationError: That would be everybody on a network, and nobody said that it is meant.
+        ConfigurationError: That is everybody on a network, and HFS_ALLOW_ANONYMOUS is not true.
     """
     if settings.auth_enabled:
         return
@@ -174,10 +174,10 @@ def check_exposure(settings: Settings) -> None:
 def _is_loopback(host: str) -> bool:
     """Return whether every address of a host is reachable from this machine alone."""
     try:
-        found = {str(each[4][0]) for each in socket.getaddrinfo(host, None)} if host else set()
+        addresses = {str(i[4][0]) for i in socket.getaddrinfo(host, None)} if host else set()
     except (OSError, UnicodeError):
         return False
-    return bool(found) and all(ip_address(each.partition("%")[0]).is_loopback for each in found)
+    return bool(addresses) and all(ip_address(a.partition("%")[0]).is_loopback for a in addresses)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -200,7 +200,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 @contextmanager
 def _reload_at_hangup(settings: Settings, tls: ssl.SSLContext | None) -> Iterator[None]:
-    """Have SIGHUP load a renewed certificate; without TLS it ends the process, as ever."""
+    """Load a renewed certificate on SIGHUP; without TLS that signal ends the process, as usual."""
     if tls is None or settings.tls_cert is None or settings.tls_key is None:
         yield
         return

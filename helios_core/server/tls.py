@@ -16,12 +16,12 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     Return a context of TLS 1.2 and 1.3 with a certificate chain and its key, both PEM.
 
     Raises:
-        ConfigurationError: A file cannot be read, is no PEM file, needs a password, or the key is
-            not that of the certificate.
+        ConfigurationError: A file cannot be read, is not a PEM file or needs a password, or the
+            key is not that of the certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A client that renegotiates makes the server compute much for little of its own.
+    # A renegotiation costs the server far more computation than the client.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     _load(context, certificate, key)
@@ -30,15 +30,15 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 def reloader(context: ssl.SSLContext, certificate: Path, key: Path) -> Callable[[], None]:
     """
-    Return a function that has new connections use what the two files contain now.
+    Return a function that reloads the two files for new connections.
 
-    Connections that are open stay as they are. If the files do not fit, the earlier certificate
-    stays in use, and the log has the reason.
+    Open connections stay as they are. If the files cannot be used, the earlier certificate stays
+    in use, and the log has the reason.
     """
 
     def reload() -> None:
         try:
-            # OpenSSL replaces the certificate before it looks at the key, so a trial comes first.
+            # OpenSSL replaces the certificate before it checks the key, so a trial comes first.
             server_context(certificate, key)
             _load(context, certificate, key)
         except ConfigurationError as error:
@@ -62,5 +62,5 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
 
 
 def _no_password() -> str:
-    """Refuse a key with a password; OpenSSL would wait for one on the terminal."""
+    """Raise ValueError for a key with a password; OpenSSL would ask for it on the terminal."""
     raise ValueError("the key needs a password")

@@ -2,8 +2,7 @@
 Work on exports until a signal stops it.
 
 A process works on one shard at a time, because two would share its interpreter. Each further
-worker has a process of its own, which runs this module and ends when the process that started it
-does.
+worker has a process of its own, which runs this module and ends with the process that started it.
 """
 
 import asyncio
@@ -51,12 +50,12 @@ M_ARENA_MAX = -8
 """mallopt(3): the number of arenas, which the threads share."""
 
 ARENAS = 2
-"""Each arena keeps its freed memory, and the interpreter lock lets few threads allocate."""
+"""Few, since each arena keeps its freed memory, and the GIL lets few threads allocate anyway."""
 
 LARGE_BLOCK_BYTES = 8 * 1024 * 1024
 
 KEPT_BYTES = 32 * 1024 * 1024
-"""Enough to reuse the memory of batches of small resources without asking the system."""
+"""Enough to reuse the memory of batches of small resources without system calls."""
 
 
 def release_large_blocks() -> None:
@@ -109,7 +108,7 @@ async def work(
     """
     release_large_blocks()
     async with open_backends(settings) as backends:
-        # The process that started this one follows the data for both.
+        # With a lifeline, the parent process keeps the search index up to date.
         indexer = backends.indexer if lifeline is None else None
         with stop_at_signals(on_stop, lifeline=lifeline) as stop:
             async with indexing(indexer, stop):
@@ -123,19 +122,19 @@ async def work_until(
     stop: asyncio.Event, backends: Backends, settings: Settings, *, workers: int
 ) -> None:
     """
-    Run that many workers until `stop` is set, then let them hand back their shards.
+    Run `workers` workers until `stop` is set, then let them hand back their shards.
 
-    All but one have a process of their own, unless the backends can be used in this process only.
+    All but one have a process of their own, unless the backends can only be used in this process.
     """
     freeze_loaded_objects()
-    here = workers if backends.reach is Reach.PROCESS else min(workers, 1)
+    in_process = workers if backends.reach is Reach.PROCESS else min(workers, 1)
     options = _worker_options(settings)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(worker.run_worker(name, backends, options, stop=stop))
-            for name in _names(here)
+            for name in _names(in_process)
         ]
-        tasks += [group.create_task(_supervise(stop)) for _ in range(workers - here)]
+        tasks += [group.create_task(_supervise(stop)) for _ in range(workers - in_process)]
         await stop.wait()
         await _end(tasks, settings)
 
@@ -150,7 +149,7 @@ async def indexing(indexer: Indexer | None, stop: asyncio.Event) -> AsyncIterato
     try:
         yield
     finally:
-        # What is half done is done again by whoever goes on.
+        # The next process to update the index repeats what was interrupted.
         running.cancel()
         await asyncio.wait([running])
 
@@ -207,7 +206,7 @@ def stop_at_signals(
 
 
 def grace_seconds(settings: Settings) -> float:
-    """Return the seconds that workers and begun responses have to end before backends close."""
+    """Return the seconds for workers and begun responses to finish before backends are closed."""
     return 0.9 * settings.worker_shutdown_timeout.total_seconds()
 
 
@@ -285,12 +284,12 @@ def _worker_options(settings: Settings) -> WorkerOptions:
 
 def main() -> int:
     """Run one worker until standard input ends or a signal stops it; return the exit code."""
-    # A service manager signals every process of a service, and a renewed certificate is the
-    # server's business; after the hangup of a terminal the end of standard input follows.
+    # SIGHUP is for the server, which reloads its certificate, but a service manager sends it to
+    # every process. If a terminal hangs up, the end of standard input follows and ends the worker.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        found = plugins.configure(os.environ).settings
-        settings = replace(found, bulk_export_worker_concurrency=1)
+        configured = plugins.configure(os.environ).settings
+        settings = replace(configured, bulk_export_worker_concurrency=1)
         logs.configure_logging(settings.log_level, settings.log_format)
         working = work(
             settings,

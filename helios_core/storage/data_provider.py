@@ -63,6 +63,7 @@ class StoredVersion(msgspec.Struct, frozen=True, kw_only=True):
     version_id: int
     """From 1, growing by one at every change, deletions included."""
     last_updated: datetime
+    """When it became current, in whole microseconds."""
     content: bytes | None
     """Compact JSON with meta.versionId and meta.lastUpdated; None for a deletion."""
 
@@ -271,6 +272,7 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     id: str
     if_match: int | None = None
+    """As `Put.if_match`."""
 
 
 class AppliedChange(msgspec.Struct, frozen=True, kw_only=True):

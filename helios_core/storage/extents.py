@@ -73,7 +73,7 @@ class SeqRange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResourceSums(msgspec.Struct, frozen=True):
-    """How many resources, of how many bytes, and the sum of their hashes modulo 2^62."""
+    """The `count` of resources, their `size` in bytes, and the sum of their hashes modulo 2^62."""
 
     count: int
     size: int

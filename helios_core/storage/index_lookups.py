@@ -20,9 +20,9 @@ from helios_core.storage.index_notes import (
 from helios_core.storage.isolation import Overdue, call_within, contained
 from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.search_index import (
+    Dataset,
     IndexedVersion,
     IndexQuery,
-    IndexScope,
     IndexState,
     SearchIndex,
 )
@@ -43,7 +43,7 @@ Whatever has changed since is looked for in the data, which costs more than to r
 """
 
 REMEMBERED = 1000
-"""Of how many scopes the state is remembered."""
+"""Of how many datasets the state is remembered."""
 
 LISTED_AT_ONCE = 10_000
 """How many entries are requested at once where all of them are wanted."""
@@ -59,7 +59,7 @@ class IndexUnusable(Exception):
 class Reached(msgspec.Struct, frozen=True, kw_only=True):
     """What can be relied on in an index: the changes up to an instant."""
 
-    scope: IndexScope
+    dataset: Dataset
     epoch: str
     at: datetime
     note: IndexNote
@@ -85,8 +85,8 @@ class IndexLookups:
         self._resting_until: float | None = None
         """Until when nothing is asked of an index that did not answer; None if it did."""
         self._refused = ""
-        self._known = OrderedDict[IndexScope, tuple[float, Reached]]()
-        """What was read last of each scope that can be used, and when."""
+        self._known = OrderedDict[Dataset, tuple[float, Reached]]()
+        """What was read last of each dataset that can be used, and when."""
 
     async def reached(self, key: TypeKey, *, recently: bool = False) -> Reached:
         """
@@ -95,12 +95,12 @@ class IndexLookups:
         Raises:
             IndexUnusable: It is down, not built, or built by another release.
         """
-        scope = IndexScope(key.tenant, key.fhir_version)
-        if recently and scope in self._known:
-            read, reached = self._known[scope]
+        dataset = Dataset(key.tenant, key.fhir_version)
+        if recently and dataset in self._known:
+            read, reached = self._known[dataset]
             if time.monotonic() - read <= self.recent_seconds:
                 return reached
-        return await self._reached(scope)
+        return await self._reached(dataset)
 
     async def check(self, reached: Reached) -> None:
         """
@@ -109,22 +109,22 @@ class IndexLookups:
         Raises:
             IndexUnusable: Or it is down.
         """
-        present = await self._reached(reached.scope)
+        present = await self._reached(reached.dataset)
         if present.epoch != reached.epoch:
             raise self._unusable("it was built anew")
         self._refused = ""
 
-    async def _reached(self, scope: IndexScope) -> Reached:
+    async def _reached(self, dataset: Dataset) -> Reached:
         read = time.monotonic()
-        state: IndexState | None = await self._ask(self._index.state, scope)
-        self._known.pop(scope, None)
+        state: IndexState | None = await self._call(self._index.state, dataset)
+        self._known.pop(dataset, None)
         if state is None or state.reached is None:
             raise self._unusable("it is being built")
         if entries_version(state) != ENTRIES_VERSION:
             raise self._unusable("it was built by another release")
         note = read_note(state)
-        reached = Reached(scope=scope, epoch=state.epoch, at=state.reached, note=note)
-        self._known[scope] = read, reached
+        reached = Reached(dataset=dataset, epoch=state.epoch, at=state.reached, note=note)
+        self._known[dataset] = read, reached
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return reached
@@ -144,8 +144,8 @@ class IndexLookups:
         Raises:
             IndexUnusable: It is down.
         """
-        key = reached.scope.type(resource_type)
-        return await self._ask(
+        key = reached.dataset.type(resource_type)
+        return await self._call(
             self._index.find, key, reached.epoch, query, count=count, after=after
         )
 
@@ -158,8 +158,8 @@ class IndexLookups:
         Raises:
             IndexUnusable: It is down.
         """
-        key = reached.scope.type(resource_type)
-        if await self._ask(self._index.count, key, reached.epoch, query) > most:
+        key = reached.dataset.type(resource_type)
+        if await self._call(self._index.count, key, reached.epoch, query) > most:
             return None
         ids = set[str]()
         async for page in self._pages(reached, resource_type, query):
@@ -179,7 +179,7 @@ class IndexLookups:
                 return
             after = page[-1]
 
-    async def _ask(
+    async def _call(
         self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         if self._resting_until is not None:
@@ -187,13 +187,13 @@ class IndexLookups:
                 raise IndexUnusable("it is down")
             # One finds out whether it is back; nobody else waits with it.
             self._resting_until = time.monotonic() + self._time_limit.total_seconds()
-        with self._answering():
+        with self._noting_failures():
             answer = await call_within(self._time_limit, function, *args, **kwargs)
         self._resting_until = None
         return answer
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _noting_failures(self) -> Iterator[None]:
         try:
             with contained():
                 yield

@@ -14,7 +14,7 @@ from helios_core.model.exports import ExportRequest, ExportView, Level, Shard
 from helios_core.storage.data_provider import Damaged, StoredVersion, VersionQuery
 from helios_core.storage.index_notes import Unreadable, read_note
 from helios_core.storage.integrity import DECODE_ERRORS, UNKNOWN_ID, damaged_json
-from helios_core.storage.search_index import IndexEntry, IndexScope, IndexState, SearchIndex
+from helios_core.storage.search_index import Dataset, IndexEntry, IndexState, SearchIndex
 from helios_core.storage.stamped_lines import stored_line
 
 BATCH_BYTES = 1024 * 1024
@@ -45,19 +45,19 @@ _Provider = Any
 
 
 class IndexWork:
-    """The entries of one scope and epoch that one pass makes and applies."""
+    """The entries of one dataset and epoch that one pass makes and applies."""
 
     def __init__(  # noqa: PLR0913 - where from, where to, of what, and who is told
         self,
         provider: _Provider,
         index: SearchIndex,
-        scope: IndexScope,
+        dataset: Dataset,
         types: tuple[str, ...],
         state: IndexState,
         *,
         on_applied: Callable[["IndexWork"], None] = lambda _work: None,
     ) -> None:
-        self.scope = scope
+        self.dataset = dataset
         self.types = types
         self.epoch = state.epoch
         self.applied = 0
@@ -82,7 +82,7 @@ class IndexWork:
         Return the instant up to which changes are left, because there are too many or something
         is damaged; `since` if none are.
         """
-        query = changes_between(self.scope, self.types, since, until)
+        query = changes_between(self.dataset, self.types, since, until)
         seen, after, left = set[tuple[str, str]](), None, until
         async with self._applying() as applying:
             while len(seen) <= MAX_LISTED:
@@ -97,7 +97,7 @@ class IndexWork:
                 # Newest first: what is seen first of a resource is what it is at the end.
                 newest = [v for v in page.versions if (v.resource_type, v.id) not in seen]
                 seen.update((each.resource_type, each.id) for each in newest)
-                made = await asyncio.to_thread(_of_versions, self.scope.fhir_version, newest)
+                made = await asyncio.to_thread(_of_versions, self.dataset.fhir_version, newest)
                 await applying.add(*made, sum(len(each.content or b"") for each in newest))
                 after = page.next
                 if after is None:
@@ -117,9 +117,9 @@ class IndexWork:
     ) -> AsyncGenerator[None]:
         """Index a type as an export reads it, and yield after each shard."""
         request = ExportRequest(
-            tenant=self.scope.tenant,
+            tenant=self.dataset.tenant,
             url="",
-            fhir_version=self.scope.fhir_version,
+            fhir_version=self.dataset.fhir_version,
             level=Level.SYSTEM,
             types=(resource_type,),
             since=since,
@@ -137,7 +137,7 @@ class IndexWork:
         async with aclosing(batches):
             async for batch in batches:
                 made, damaged = await asyncio.to_thread(
-                    _of_lines, self.scope.fhir_version, shard.resource_type, batch.lines
+                    _of_lines, self.dataset.fhir_version, shard.resource_type, batch.lines
                 )
                 size = sum(map(len, batch.lines))
                 await applying.add(made, [*damaged, *batch.damaged], size)
@@ -145,7 +145,7 @@ class IndexWork:
     async def _index_deletions(
         self, view: ExportView, shard: Shard, applying: "_Applying"
     ) -> None:
-        key = self.scope.type(shard.resource_type)
+        key = self.dataset.type(shard.resource_type)
         deletions = self._provider.read_deleted(view, shard, batch_rows=VERSIONS_AT_ONCE)
         async with aclosing(deletions):
             async for ids in deletions:
@@ -173,7 +173,7 @@ class IndexWork:
                 raise BackendError(f"{report.resource_type} is damaged: {report.reason}")
             self.damaged.add(Unreadable(report.resource_type, report.id))
         if entries:
-            await self._index.apply(self.scope, self.epoch, entries)
+            await self._index.apply(self.dataset, self.epoch, entries)
         self.applied += len(entries)
         self._on_applied(self)
         if self._known:
@@ -226,12 +226,12 @@ class _Applying:
 
 
 def changes_between(
-    scope: IndexScope, types: tuple[str, ...], since: datetime, until: datetime
+    dataset: Dataset, types: tuple[str, ...], since: datetime, until: datetime
 ) -> VersionQuery:
     """Return the query for what changed after one instant, and up to and including another."""
     return VersionQuery(
-        tenant=scope.tenant,
-        fhir_version=scope.fhir_version,
+        tenant=dataset.tenant,
+        fhir_version=dataset.fhir_version,
         types=types,
         since=since + _MICROSECOND,
         until=until,

@@ -1,39 +1,16 @@
-"""
-A data provider that finds with a search index, and is exact although the index lags behind.
-
-The index has reached an instant S: of every resource it has the version that was current at S, or
-a later one. What a resource is at a later settled instant T is known from two places. If it did
-not change after S, its entry at S is true, and has an instant up to S. If it did, the version log
-of the data provider lists it between S and T. So what matches at T is among the entries up to S
-that may match and the resources that changed since S, and each of these is read from the data
-provider at T and looked at there. Nothing is concluded from what the index does not have.
-
-An export at an instant T that is long past asks for one thing more: a resource that may have
-matched at T can have an entry of a later version by now, so all entries later than T are
-candidates too.
-"""
+"""A data provider with the powers of another one, which is searched with an index."""
 
 import asyncio
-from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import cache
-from operator import itemgetter
 from typing import Any
 
 from helios_core.errors import BackendError, BackendUnavailable
 from helios_core.fhir.definitions import FHIRVersion
-from helios_core.fhir.instants import to_stamp
-from helios_core.fhir.search import (
-    AllOf,
-    AnyId,
-    Filter,
-    Prefilter,
-    UpdatedWithin,
-    ValueOrder,
-)
+from helios_core.fhir.search import AnyId, Prefilter, ValueOrder
 from helios_core.model.exports import ExportView, Shard
 from helios_core.storage.data_provider import (
     AppliedChange,
@@ -43,7 +20,6 @@ from helios_core.storage.data_provider import (
     Put,
     SearchPage,
     SearchQuery,
-    SortOrder,
     StoredVersion,
     SupportsChangeFeed,
     SupportsHistory,
@@ -54,33 +30,10 @@ from helios_core.storage.data_provider import (
     VersionPage,
     VersionQuery,
 )
-from helios_core.storage.index_lookups import IndexLookups, IndexUnusable, Reached
-from helios_core.storage.index_work import changes_between
-from helios_core.storage.integrity import DECODE_ERRORS, damaged_json
+from helios_core.storage.index_lookups import IndexLookups, IndexUnusable
+from helios_core.storage.indexed_search import IndexedSearch, candidate_ids
 from helios_core.storage.ordered_search import FirstMatches, ValuePosition
-from helios_core.storage.page_tokens import (
-    PagePosition,
-    collect_page,
-    parse_page_token,
-    place_in_order,
-)
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
-from helios_core.storage.search_index import (
-    IndexedVersion,
-    IndexQuery,
-    IndexScope,
-)
-from helios_core.storage.stamped_lines import stored_line
-from helios_core.storage.threads import compute
-
-MAX_CHANGED = 5000
-"""If more versions than this are not in the index yet, a search does without it."""
-
-MAX_CHANGED_BYTES = 64 * 1024 * 1024
-"""How large those of them are together that a search looks at."""
-
-MAX_CANDIDATES = 50_000
-"""If the index has more candidates in a type, an export does without it."""
 
 FEW_CANDIDATES = 1000
 """So many are looked up by id however few resources a shard has."""
@@ -88,16 +41,6 @@ FEW_CANDIDATES = 1000
 REMEMBERED = 8
 """For how many filters of exports the candidates are remembered."""
 
-FIRST_FETCH = 16
-MAX_FETCH = 1000
-FETCH_BYTES = 4 * 1024 * 1024
-"""How many resources are fetched at once: of a few, how large they are is seen first."""
-
-VERSIONS_AT_ONCE = 500
-MAX_FOUND = 5000
-"""How many entries of the index are looked at together, at most."""
-
-_Place = tuple[int | str, ...]
 _Provider = Any
 """A data provider with any powers."""
 
@@ -220,7 +163,7 @@ class _Indexed(DataProvider):
             page = await self._provider.search(key, query, count=count, after=after)
             return page
         try:
-            searching = _Search(self._provider, self._lookups, key, query)
+            searching = IndexedSearch(self._provider, self._lookups, key, query)
             return await searching.page(count=count, after=after)
         except IndexUnusable as error:
             if not own or not self._falls_back:
@@ -240,7 +183,7 @@ class _Indexed(DataProvider):
         after: ValuePosition | None,
     ) -> FirstMatches | None:
         try:
-            searching = _Search(self._provider, self._lookups, key, query)
+            searching = IndexedSearch(self._provider, self._lookups, key, query)
             return await searching.first(order, count=count, after=after)
         except IndexUnusable:
             return None
@@ -272,7 +215,7 @@ class _Prefiltered(_Indexed):
         about = (key, view.transaction_time, prefilter)
         known = self._remembered.get(about)
         if known is None:
-            known = asyncio.ensure_future(_candidate_ids(self._provider, self._lookups, about))
+            known = asyncio.ensure_future(candidate_ids(self._provider, self._lookups, about))
             self._looking.add(known)
             known.add_done_callback(self._looking.discard)
             self._remembered[about] = known
@@ -324,289 +267,3 @@ _POWERS: dict[type, type[_Indexed]] = {
     SupportsHistory: _History,
     SupportsWrites: _Written,
 }
-
-
-class _Search:
-    """One search with the index, at one settled instant of the data provider."""
-
-    def __init__(
-        self,
-        provider: _Provider,
-        lookups: IndexLookups,
-        key: TypeKey,
-        query: SearchQuery,
-    ) -> None:
-        self._provider = provider
-        self._lookups = lookups
-        self._key = key
-        self._query = query
-
-    async def page(self, *, count: int, after: str | None) -> SearchPage:
-        """
-        Return a page of the search.
-
-        Raises:
-            InvalidParameter: `after` is not something a page in this order gave.
-            IndexUnusable: What is found may not be all.
-        """
-        last = None if after is None else parse_page_token(after, self._query.order)
-        start = None if last is None else _position(last)
-        reached = await self._lookups.reached(self._key, recently=True)
-        page = await collect_page(
-            self._matches(reached, start, count + 1),
-            self._query,
-            count=count,
-            after=after,
-            count_all=lambda: self._count(reached),
-        )
-        await self._lookups.check(reached)
-        return page
-
-    async def first(
-        self, order: ValueOrder, *, count: int, after: ValuePosition | None
-    ) -> FirstMatches:
-        """
-        Return what comes first in an order of values, at the settled instant behind the look-up.
-
-        What has not changed since the index has it is where its entry is; all that has changed
-        comes from the data.
-
-        Raises:
-            IndexUnusable: What is found may not be all.
-        """
-        reached = await self._lookups.reached(self._key, recently=True)
-        start = None if after is None else _position_of_value(after)
-        entries = self._entries(reached, order)
-        page = await self._lookups.find(
-            reached, self._key.resource_type, entries, count=count, after=start
-        )
-        now, seen = await self._settled(), set[str]()
-        found = await self._changed(reached, reached.at, now, at=now, seen=seen)
-        end = page[-1] if len(page) == count else None
-        size = sum(len(each.content or b"") for each in found)
-        async with aclosing(
-            self._fetched([each.id for each in page if each.id not in seen], now)
-        ) as unchanged:
-            async for stored in unchanged:
-                found.append(stored)
-                size += len(stored.content or b"")
-                if size > self._query.max_bytes:
-                    end = next(each for each in page if each.id == stored.id)
-                    break
-        await self._lookups.check(reached)
-        return FirstMatches(
-            resources=found, end=None if end is None else ValuePosition(end.value, end.id)
-        )
-
-    async def _count(self, reached: Reached) -> int:
-        async with aclosing(self._matches(reached, None, MAX_FOUND)) as matches:
-            return sum([1 async for _ in matches])
-
-    async def _matches(
-        self, reached: Reached, after: IndexedVersion | None, size: int
-    ) -> AsyncGenerator[StoredVersion]:
-        """
-        Yield in order what matches at the first settled instant behind the first look-up.
-
-        What changes while this goes on is looked for in each round, for its entry may have been
-        replaced before it was looked up.
-        """
-        entries = self._entries(reached, self._query.order)
-        pending = _Pending(self._end(after))
-        at, known, seen = None, reached.at, set[str]()
-        while True:
-            page = await self._lookups.find(
-                reached, self._key.resource_type, entries, count=size, after=after
-            )
-            now = await self._settled()
-            at = at or now
-            for stored in await self._changed(reached, known, now, at=at, seen=seen):
-                pending.add(self._place_of(stored), stored)
-            known = now
-            unchanged = [each.id for each in page if each.id not in seen]
-            async for stored in self._fetched(unchanged, at):
-                for earlier in pending.before(self._place_of(stored)):
-                    yield earlier
-                yield stored
-            end = page[-1] if len(page) == size else None
-            for earlier in pending.before(self._end(end)):
-                yield earlier
-            if end is None:
-                return
-            after, size = end, min(2 * size, MAX_FOUND)
-
-    async def _settled(self) -> datetime:
-        try:
-            now: datetime = await self._provider.transaction_time()
-        except BackendUnavailable as error:
-            # A write is under way for long; without an index nobody has to wait for it.
-            raise IndexUnusable("a write of long duration keeps the data unsettled") from error
-        return now
-
-    async def _changed(
-        self, reached: Reached, since: datetime, until: datetime, *, at: datetime, seen: set[str]
-    ) -> list[StoredVersion]:
-        """
-        Return what matches at an instant of all that changed in a period.
-
-        Its ids are added to those seen, which are left out.
-
-        Raises:
-            IndexUnusable: The data is older than the index, or changed too much.
-        """
-        if until < reached.at:
-            raise IndexUnusable("it is ahead of the data, and has to be rebuilt")
-        matches = list[StoredVersion]()
-        ids = unreadable_ids(reached, self._key.resource_type)
-        async for versions in _changes(self._provider, self._key, since=since, until=until):
-            if at == until:
-                seen.update(each.id for each in versions)
-                matches += await self._matching(versions)
-            else:
-                ids.update(each.id for each in versions)
-        ids -= seen
-        seen |= ids
-        return matches + [stored async for stored in self._fetched(sorted(ids), at)]
-
-    def _entries(self, reached: Reached, order: SortOrder | ValueOrder) -> IndexQuery:
-        """Return which entries are looked up: those that are true of any later instant."""
-        prefilter: Prefilter = UpdatedWithin(until=to_stamp(reached.at))
-        own = self._query.filter.prefilter()
-        if own is not None:
-            prefilter = AllOf((own, prefilter))
-        return IndexQuery(prefilter=prefilter, order=order)
-
-    async def _fetched(self, ids: Sequence[str], at: datetime) -> AsyncGenerator[StoredVersion]:
-        """Yield those of these resources that match at an instant, in the order of their ids."""
-        start, count = 0, FIRST_FETCH
-        while start < len(ids):
-            batch: Batch = await self._provider.fetch(self._key, ids[start : start + count], at=at)
-            if batch.damaged:
-                raise BackendError(batch.damaged[0].reason)
-            size = sum(map(len, batch.lines))
-            for stored in await compute(size, _matching_lines, self._query.filter, batch.lines):
-                yield stored
-            start += count
-            mean = max(1, size // max(1, len(batch.lines)))
-            count = max(1, min(MAX_FETCH, FETCH_BYTES // mean, 8 * count))
-
-    async def _matching(self, versions: Sequence[StoredVersion]) -> list[StoredVersion]:
-        size = sum(len(each.content or b"") for each in versions)
-        return await compute(size, _matching_versions, self._query.filter, versions)
-
-    def _end(self, last: IndexedVersion | None) -> _Place | None:
-        return None if last is None else self._place(last.updated, last.id)
-
-    def _place(self, stamp: int, resource_id: str) -> _Place:
-        return place_in_order(stamp, resource_id, self._query.order)
-
-    def _place_of(self, stored: StoredVersion) -> _Place:
-        return self._place(to_stamp(stored.last_updated), stored.id)
-
-
-class _Pending:
-    """Matches that were found before it was their turn, in order."""
-
-    def __init__(self, begin: _Place | None) -> None:
-        self._begin = begin
-        self._kept: list[tuple[_Place, StoredVersion]] = []
-
-    def add(self, place: _Place, stored: StoredVersion) -> None:
-        """Keep a match, unless its turn is over."""
-        if self._begin is None or place > self._begin:
-            insort(self._kept, (place, stored), key=itemgetter(0))
-
-    def before(self, place: _Place | None) -> list[StoredVersion]:
-        """Take out what comes up to a place, or all; whatever comes later is behind it."""
-        if place is None:
-            count = len(self._kept)
-        else:
-            count, self._begin = bisect_right(self._kept, place, key=itemgetter(0)), place
-        taken = [stored for _, stored in self._kept[:count]]
-        del self._kept[:count]
-        return taken
-
-
-def unreadable_ids(reached: Reached, resource_type: str) -> set[str]:
-    """Return the ids of what could not be read when it was indexed."""
-    return {each.id for each in reached.note.unreadable if each.resource_type == resource_type}
-
-
-async def _candidate_ids(
-    provider: _Provider,
-    lookups: IndexLookups,
-    about: tuple[TypeKey, datetime, Prefilter],
-) -> frozenset[str] | None:
-    """
-    Return the ids of what may satisfy a prefilter at an instant, None if there are too many.
-
-    Raises:
-        IndexUnusable: The index does not say.
-    """
-    key, at, prefilter = about
-    reached, stamp = await lookups.reached(key), to_stamp(at)
-    if reached.note.complete_from is None or stamp < reached.note.complete_from:
-        return None
-    query = IndexQuery(prefilter=prefilter, changed_after=stamp)
-    ids = await lookups.ids(reached, key.resource_type, query, most=MAX_CANDIDATES)
-    if ids is None:
-        return None
-    async for versions in _changes(provider, key, since=reached.at, until=at):
-        ids.update(each.id for each in versions)
-    await lookups.check(reached)
-    return frozenset(ids | unreadable_ids(reached, key.resource_type))
-
-
-async def _changes(
-    provider: SupportsChangeFeed, key: TypeKey, *, since: datetime, until: datetime
-) -> AsyncGenerator[list[StoredVersion]]:
-    """
-    Yield what changed in a type after one instant and up to another, as it is at the later one.
-
-    Raises:
-        IndexUnusable: That is too much to look at.
-    """
-    if since >= until:
-        return
-    scope = IndexScope(key.tenant, key.fhir_version)
-    query = changes_between(scope, (key.resource_type,), since, until)
-    seen, count, size, after = set[str](), 0, 0, None
-    while True:
-        page = await provider.versions(query, count=VERSIONS_AT_ONCE, after=after)
-        count += len(page.versions)
-        size += sum(len(each.content or b"") for each in page.versions)
-        if count > MAX_CHANGED or size > MAX_CHANGED_BYTES:
-            raise IndexUnusable("it is too far behind the data")
-        # Newest first: what is seen first of a resource is what it is at the later instant.
-        newest = {each.id: each for each in reversed(page.versions) if each.id not in seen}
-        seen |= newest.keys()
-        yield list(newest.values())
-        after = page.next
-        if after is None:
-            return
-
-
-def _position(last: PagePosition) -> IndexedVersion:
-    return IndexedVersion(id=last.id, version_id=0, updated=last.stamp, deleted=False)
-
-
-def _position_of_value(after: ValuePosition) -> IndexedVersion:
-    return IndexedVersion(id=after.id, version_id=0, updated=0, deleted=False, value=after.value)
-
-
-def _matching_lines(filter_: Filter, lines: Sequence[bytes]) -> list[StoredVersion]:
-    matching = list[StoredVersion]()
-    for line in lines:
-        try:
-            if filter_.matches(line):
-                matching.append(stored_line(filter_.resource_type, line))
-        except DECODE_ERRORS as error:
-            raise BackendError(damaged_json(filter_.resource_type, line).reason) from error
-    return matching
-
-
-def _matching_versions(filter_: Filter, versions: Sequence[StoredVersion]) -> list[StoredVersion]:
-    try:
-        return [each for each in versions if each.content and filter_.matches(each.content)]
-    except DECODE_ERRORS as error:
-        raise BackendError("a stored resource is not JSON; store it again") from error

@@ -35,7 +35,7 @@ from helios_core.storage.index_notes import (
 from helios_core.storage.index_work import VERSIONS_AT_ONCE, IndexWork, changes_between
 from helios_core.storage.isolation import contained
 from helios_core.storage.search_index import (
-    IndexScope,
+    Dataset,
     IndexState,
     SearchIndex,
 )
@@ -73,7 +73,7 @@ _Provider = Any
 """A data provider with SupportsChangeFeed."""
 
 
-class ScopeStatus(msgspec.Struct, frozen=True, kw_only=True):
+class DatasetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far the index of one tenant and FHIR version has come."""
 
     tenant: str
@@ -88,9 +88,9 @@ class ScopeStatus(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
 
     @property
-    def scope(self) -> IndexScope:
+    def dataset(self) -> Dataset:
         """What it is about."""
-        return IndexScope(self.tenant, self.fhir_version)
+        return Dataset(self.tenant, self.fhir_version)
 
 
 class Indexer:
@@ -109,12 +109,12 @@ class Indexer:
         self._interval = interval.total_seconds()
         self._clock = clock
         self._name = uuid.uuid4().hex
-        self._due: dict[IndexScope, _Due] = {}
-        self._written = set[IndexScope]()
+        self._due: dict[Dataset, _Due] = {}
+        self._written = set[Dataset]()
         self._woken = asyncio.Event()
         self._failed = ""
         self._missed = "", -math.inf
-        self._behind: dict[IndexScope, timedelta] = {}
+        self._behind: dict[Dataset, timedelta] = {}
 
     def miss(self, reason: str) -> None:
         """Note why a search had to do without the index, for operators who look soon."""
@@ -122,7 +122,7 @@ class Indexer:
 
     def wake(self, tenant: str, fhir_version: FHIRVersion) -> None:
         """Have what was just written indexed at once."""
-        self._written.add(IndexScope(tenant, fhir_version))
+        self._written.add(Dataset(tenant, fhir_version))
         self._woken.set()
 
     def problems(self) -> list[str]:
@@ -161,7 +161,7 @@ class Indexer:
 
     async def follow(self, *, at_once: bool = False) -> None:
         """
-        Index once what has changed in those scopes that it is time to look at, or in all.
+        Index once what has changed in those datasets that it is time to look at, or in all.
 
         Raises:
             BackendError: One could not be followed; the others were.
@@ -170,57 +170,58 @@ class Indexer:
         written, self._written = self._written, set()
         # Whatever was written up to an instant is of types that are listed behind it.
         now: datetime = await self._provider.transaction_time()
-        scopes = await scopes_of(self._provider)
-        if not scopes:
+        datasets = await datasets_of(self._provider)
+        if not datasets:
             # An index that cannot be reached is reported before there is anything for it.
-            await self._index.scopes()
-        for scope, types in scopes.items():
-            due = self._due.pop(scope, None)
+            await self._index.datasets()
+        for dataset, types in datasets.items():
+            due = self._due.pop(dataset, None)
             waits = due is not None and time.monotonic() < due.at
-            if due is not None and waits and not at_once and scope not in written:
-                self._due[scope] = due
+            if due is not None and waits and not at_once and dataset not in written:
+                self._due[dataset] = due
                 continue
             started, pause, most = time.monotonic(), self._interval, MAX_PAUSE_FACTOR
             try:
                 with contained():
-                    changed = await self._follow(scope, types, now)
+                    changed = await self._follow(dataset, types, now)
             except BackendUnavailable:
                 raise
             except BackendError as error:
                 failure, changed, most = error, False, MAX_FAILED_PAUSE_FACTOR
             if due is not None and not changed:
                 pause = min(2 * due.pause, most * self._interval)
-            self._due[scope] = _Due(at=started + pause, pause=pause)
+            self._due[dataset] = _Due(at=started + pause, pause=pause)
         if failure is not None:
             raise failure
 
     async def rebuild(
         self, *, tenant: str | None = None, fhir_version: str | None = None
-    ) -> set[IndexScope]:
+    ) -> set[Dataset]:
         """
         Forget what is indexed, so that `follow` builds it anew.
 
-        Only of a tenant or FHIR version, if they are not None. Return the scopes to build.
+        Only of a tenant or FHIR version, if they are not None. Return the datasets to build.
         """
-        scopes = {
-            scope
-            for scope in {*await scopes_of(self._provider), *await self._index.scopes()}
-            if tenant in {None, scope.tenant} and fhir_version in {None, scope.fhir_version.value}
+        datasets = {
+            dataset
+            for dataset in {*await datasets_of(self._provider), *await self._index.datasets()}
+            if tenant in {None, dataset.tenant}
+            and fhir_version in {None, dataset.fhir_version.value}
         }
-        for scope in scopes:
-            await self._reset(scope, await self._index.state(scope))
-        return scopes
+        for dataset in datasets:
+            await self._reset(dataset, await self._index.state(dataset))
+        return datasets
 
-    async def status(self) -> list[ScopeStatus]:
-        """Return how far each scope has come that has any data or any entry."""
-        scopes = await scopes_of(self._provider)
-        for scope in await self._index.scopes():
-            scopes.setdefault(scope, ())
-        ordered = sorted(scopes, key=lambda each: (each.tenant, each.fhir_version.value))
-        return [await self._status(scope, scopes[scope]) for scope in ordered]
+    async def status(self) -> list[DatasetStatus]:
+        """Return how far each dataset has come that has any data or any entry."""
+        datasets = await datasets_of(self._provider)
+        for dataset in await self._index.datasets():
+            datasets.setdefault(dataset, ())
+        ordered = sorted(datasets, key=lambda each: (each.tenant, each.fhir_version.value))
+        return [await self._status(dataset, datasets[dataset]) for dataset in ordered]
 
-    async def _status(self, scope: IndexScope, types: tuple[str, ...]) -> ScopeStatus:
-        state = await self._index.state(scope)
+    async def _status(self, dataset: Dataset, types: tuple[str, ...]) -> DatasetStatus:
+        state = await self._index.state(dataset)
         now: datetime = await self._provider.transaction_time()
         word, changes, lag = "following", None, None
         if state is None:
@@ -232,22 +233,22 @@ class Indexer:
         elif now < state.reached:
             word = "ahead"
         else:
-            changes = await self._waiting(scope, types, state.reached, now)
+            changes = await self._waiting(dataset, types, state.reached, now)
             lag = (now - state.reached).total_seconds() if changes else 0.0
-        return ScopeStatus(
-            tenant=scope.tenant,
-            fhir_version=scope.fhir_version,
+        return DatasetStatus(
+            tenant=dataset.tenant,
+            fhir_version=dataset.fhir_version,
             state=word,
             reached=None if state is None else state.reached,
             lag_seconds=lag,
             changes=changes,
-            entries=0 if state is None else await self._index.size(scope, state.epoch),
+            entries=0 if state is None else await self._index.size(dataset, state.epoch),
         )
 
     async def _waiting(
-        self, scope: IndexScope, types: tuple[str, ...], since: datetime, until: datetime
+        self, dataset: Dataset, types: tuple[str, ...], since: datetime, until: datetime
     ) -> int:
-        query = changes_between(scope, types, since, until)
+        query = changes_between(dataset, types, since, until)
         count, after = 0, None
         while count < MAX_COUNTED:
             page = await self._provider.versions(query, count=VERSIONS_AT_ONCE, after=after)
@@ -257,21 +258,21 @@ class Indexer:
                 break
         return min(count, MAX_COUNTED)
 
-    async def _follow(self, scope: IndexScope, types: tuple[str, ...], now: datetime) -> bool:
-        """Index what has changed in a scope up to an instant; return whether anything has."""
-        state = await self._index.state(scope)
+    async def _follow(self, dataset: Dataset, types: tuple[str, ...], now: datetime) -> bool:
+        """Index what has changed in a dataset up to an instant; return whether anything has."""
+        state = await self._index.state(dataset)
         if state is None or entries_version(state) < ENTRIES_VERSION:
-            state = await self._reset(scope, state)
+            state = await self._reset(dataset, state)
         if entries_version(state) != ENTRIES_VERSION:
             return False  # a newer release follows with entries of its own
         if state.reached is not None and await self._is_ahead(state.reached, now):
-            log.error("index.ahead", tenant=scope.tenant, fhir_version=scope.fhir_version)
-            state = await self._reset(scope, state)
+            log.error("index.ahead", tenant=dataset.tenant, fhir_version=dataset.fhir_version)
+            state = await self._reset(dataset, state)
         note = read_note(state)
         report = _LateReport()
-        work = IndexWork(self._provider, self._index, scope, types, state, on_applied=report)
+        work = IndexWork(self._provider, self._index, dataset, types, state, on_applied=report)
         if state.reached is None:
-            self._behind[scope] = timedelta.max
+            self._behind[dataset] = timedelta.max
             await self._build(work, note, now)
             return True
         return await self._catch_up(work, state.reached, note, now)
@@ -289,10 +290,10 @@ class Indexer:
         since_heard = self._clock() - note.seen / 1e6
         if note.builder not in {"", self._name} and since_heard < BUILDER_SILENT.total_seconds():
             return  # another process builds
-        scope = work.scope
+        dataset = work.dataset
         at = to_stamp(now) if note.building_at is None else note.building_at
         note = replace(note, building_at=at, builder=self._name, complete_from=at)
-        log.info("index.building", tenant=scope.tenant, fhir_version=scope.fhir_version)
+        log.info("index.building", tenant=dataset.tenant, fhir_version=dataset.fhir_version)
         started = time.monotonic()
         instant = from_stamp(at)
         if not await self._advance(work, None, self._seen(note, work)):
@@ -308,11 +309,11 @@ class Indexer:
             await self._advance(work, None, self._seen(note, work))
         done = IndexNote(complete_from=at, unreadable=self._unreadable(note, work))
         await self._advance(work, instant, done)
-        self._behind.pop(scope, None)
+        self._behind.pop(dataset, None)
         log.info(
             "index.built",
-            tenant=scope.tenant,
-            fhir_version=scope.fhir_version,
+            tenant=dataset.tenant,
+            fhir_version=dataset.fhir_version,
             entries=work.applied,
             seconds=round(time.monotonic() - started, 1),
         )
@@ -324,7 +325,7 @@ class Indexer:
         window = FIRST_WINDOW
         while reached < now:
             until = min(now, reached + window)
-            self._behind[work.scope] = now - reached
+            self._behind[work.dataset] = now - reached
             left = await work.list_changes(reached, until)
             if left > reached:
                 await work.read_changes(reached, left)
@@ -334,17 +335,17 @@ class Indexer:
                 if not await self._advance(work, until, note):
                     break
             reached, window = until, window * 2 if left == reached else window
-        self._behind.pop(work.scope, None)
+        self._behind.pop(work.dataset, None)
         return bool(work.applied)
 
     async def _advance(self, work: IndexWork, reached: datetime | None, note: IndexNote) -> bool:
         return await self._index.advance(
-            work.scope, work.epoch, reached=reached, note=note.encode()
+            work.dataset, work.epoch, reached=reached, note=note.encode()
         )
 
-    async def _reset(self, scope: IndexScope, state: IndexState | None) -> IndexState:
+    async def _reset(self, dataset: Dataset, state: IndexState | None) -> IndexState:
         expected = None if state is None else state.epoch
-        return await self._index.reset(scope, new_epoch(uuid.uuid4().hex), expected=expected)
+        return await self._index.reset(dataset, new_epoch(uuid.uuid4().hex), expected=expected)
 
     def _seen(self, note: IndexNote, work: IndexWork) -> IndexNote:
         """Return the note that the work goes on, with what it has found out."""
@@ -358,7 +359,7 @@ class Indexer:
                 f"more than {MAX_UNREADABLE} stored resources are damaged; store them again"
             )
         if unreadable - {*note.unreadable}:
-            log.error("index.unreadable", tenant=work.scope.tenant, resources=len(unreadable))
+            log.error("index.unreadable", tenant=work.dataset.tenant, resources=len(unreadable))
         return tuple(sorted(unreadable, key=lambda each: (each.resource_type, each.id)))
 
     def _fail(self, reason: str) -> None:
@@ -388,27 +389,27 @@ class _LateReport:
         self._due = now + LAG.total_seconds()
         log.warning(
             "index.behind",
-            tenant=work.scope.tenant,
-            fhir_version=work.scope.fhir_version,
+            tenant=work.dataset.tenant,
+            fhir_version=work.dataset.fhir_version,
             seconds=round(now - self._begun),
             entries=work.applied,
         )
 
 
 class _Due(msgspec.Struct, frozen=True):
-    """When a scope is looked at again."""
+    """When a dataset is looked at again."""
 
     at: float
     """By the monotonic clock, in seconds."""
     pause: float
 
 
-async def scopes_of(provider: _Provider) -> dict[IndexScope, tuple[str, ...]]:
-    """Return the scopes of a data provider, each with its types."""
-    types = defaultdict[IndexScope, set[str]](set)
+async def datasets_of(provider: _Provider) -> dict[Dataset, tuple[str, ...]]:
+    """Return the datasets of a data provider, each with its types."""
+    types = defaultdict[Dataset, set[str]](set)
     for key in await provider.collections():
-        types[IndexScope(key.tenant, key.fhir_version)].add(key.resource_type)
-    return {scope: tuple(sorted(names)) for scope, names in types.items()}
+        types[Dataset(key.tenant, key.fhir_version)].add(key.resource_type)
+    return {dataset: tuple(sorted(names)) for dataset, names in types.items()}
 
 
 async def _wait_for_any(seconds: float, *events: asyncio.Event) -> None:

@@ -15,6 +15,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a schema, never changed once it is released."""
 
     number: int
+    """From 1, without gaps."""
     name: str
     """That of its file, without the suffix."""
     script: str
@@ -26,6 +27,7 @@ class Migrated(msgspec.Struct, frozen=True, kw_only=True):
     before: int
     """The number of its last migration; 0 for a new one."""
     after: int
+    """The number of the last one now."""
     indexed: bool
     """Whether the search index of what was stored already was made anew."""
 

@@ -44,6 +44,7 @@ class VersionPosition(msgspec.Struct, frozen=True, order=True):
     """The version with which a page of versions ended."""
 
     stamp: int
+    """When it became current, in microseconds since 1970."""
     number: int
     """What tells versions of one instant apart, from 0; a store decides what it is."""
 

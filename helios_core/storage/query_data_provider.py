@@ -151,6 +151,9 @@ class QueryDataProvider(DataProvider):
         Return the instant that a value of `changed` or `settled` stands for, in UTC.
 
         This default takes instants with a time zone, as PostgreSQL's `timestamptz` is read.
+
+        Raises:
+            BackendError: It is none.
         """
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise BackendError(

@@ -81,6 +81,7 @@ class ResourceQuery(msgspec.Struct, frozen=True, kw_only=True):
     looks into the resources.
     """
     key_type: type[int] | type[str] = int
+    """Whether keys are integers or texts."""
 
     @property
     def patient_column(self) -> str | None:

@@ -20,7 +20,7 @@ from helios_core.storage.page_tokens import place_in_order
 from helios_core.storage.resource_keys import TypeKey
 
 
-class IndexScope(msgspec.Struct, frozen=True):
+class Dataset(msgspec.Struct, frozen=True):
     """All resources of one tenant in one FHIR version: what is indexed up to one instant."""
 
     tenant: str
@@ -32,7 +32,7 @@ class IndexScope(msgspec.Struct, frozen=True):
 
 
 class IndexState(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the index of a scope has come."""
+    """How far the index of a dataset has come."""
 
     epoch: str
     """
@@ -56,6 +56,7 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     id: str
     version_id: int
+    """From 1."""
     updated: int
     """When the version became current, in microseconds since 1970."""
     terms: IndexTerms | None
@@ -87,6 +88,7 @@ class IndexedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     version_id: int
+    """As in its entry."""
     updated: int
     """In microseconds since 1970."""
     deleted: bool
@@ -124,10 +126,11 @@ class SearchIndex(ABC):
     I5  `reached` and the note are as durable and as shared as the entries, and change together.
         Neither goes back within an epoch: of several calls, at once and in whatever processes,
         that with the latest instant holds.
-    I6  A scope has one epoch at a time, and only `reset` changes it: of several calls that expect
-        the same one, at once and in whatever processes, exactly one does. In a new epoch nothing
-        is found that was applied for another one, and `advance` for another one changes nothing.
-    I7  Nothing of another tenant, FHIR version or type is found, and nothing done in one scope
+    I6  A dataset has one epoch at a time, and only `reset` changes it: of several calls that
+        expect the same one, at once and in whatever processes, exactly one does. In a new epoch
+        nothing is found that was applied for another one, and `advance` for another one changes
+        nothing.
+    I7  Nothing of another tenant, FHIR version or type is found, and nothing done in one dataset
         changes another.
     I8  An index that is down, or that cannot give a complete answer, raises BackendUnavailable; an
         answer is never just shorter.
@@ -138,15 +141,15 @@ class SearchIndex(ABC):
     """
 
     @abstractmethod
-    async def state(self, scope: IndexScope) -> IndexState | None:
-        """Return how far a scope has come, or None if it has never had an epoch (I5)."""
+    async def state(self, dataset: Dataset) -> IndexState | None:
+        """Return how far a dataset has come, or None if it has never had an epoch (I5)."""
 
     @abstractmethod
-    async def scopes(self) -> Sequence[IndexScope]:
-        """Return every scope that has a state, in any order."""
+    async def datasets(self) -> Sequence[Dataset]:
+        """Return every dataset that has a state, in any order."""
 
     @abstractmethod
-    async def reset(self, scope: IndexScope, epoch: str, *, expected: str | None) -> IndexState:
+    async def reset(self, dataset: Dataset, epoch: str, *, expected: str | None) -> IndexState:
         """
         Begin a new epoch without entries, if `expected` is the present one (I6).
 
@@ -156,7 +159,7 @@ class SearchIndex(ABC):
         """
 
     @abstractmethod
-    async def apply(self, scope: IndexScope, epoch: str, entries: Sequence[IndexEntry]) -> None:
+    async def apply(self, dataset: Dataset, epoch: str, entries: Sequence[IndexEntry]) -> None:
         """
         Add entries of an epoch, which may be of several types (I1, I2).
 
@@ -168,7 +171,7 @@ class SearchIndex(ABC):
 
     @abstractmethod
     async def advance(
-        self, scope: IndexScope, epoch: str, *, reached: datetime | None, note: str = ""
+        self, dataset: Dataset, epoch: str, *, reached: datetime | None, note: str = ""
     ) -> bool:
         """
         Note how far an epoch has come; return whether it is the present one (I5, I6).
@@ -202,5 +205,5 @@ class SearchIndex(ABC):
         """Return how many entries `find` would list in all (I3)."""
 
     @abstractmethod
-    async def size(self, scope: IndexScope, epoch: str) -> int:
-        """Return how many entries a scope has in an epoch, deletions included."""
+    async def size(self, dataset: Dataset, epoch: str) -> int:
+        """Return how many entries a dataset has in an epoch, deletions included."""

@@ -14,10 +14,13 @@ class SeqRun(msgspec.Struct, frozen=True, kw_only=True):
     """A range of seqs, of whose versions only counts are known."""
 
     first: int
+    """The lowest seq of the range."""
     seqs: int
     """How many seqs there are in the range, those that no version has among them."""
     resources: float
+    """How many resources there are in it, about: a store may count by larger pieces."""
     bytes: float
+    """How many bytes these have, about."""
 
     @property
     def end(self) -> int:
@@ -26,7 +29,7 @@ class SeqRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ViewSize(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a view shows of a type, nearly."""
+    """How many `resources`, of how many `bytes`, a view shows of a type, about."""
 
     resources: float
     bytes: float

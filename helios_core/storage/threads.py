@@ -22,7 +22,8 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
     `asyncio.to_thread` leaves the thread running when its caller is cancelled; the caller then
     closes a file that is still being written, whose number the next file may already have. Here a
-    cancelled caller first waits for the call to end, then is cancelled.
+    cancelled caller first waits for the call to end, then is cancelled. `anyio.to_thread.run_sync`
+    waits in its own cancel scopes only.
     """
     call = partial(contextvars.copy_context().run, partial(function, *args, **kwargs))
     return await run_to_end(asyncio.get_running_loop().run_in_executor(None, call))

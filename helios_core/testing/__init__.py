@@ -45,10 +45,6 @@ from helios_core.testing.extensions import (  # noqa: E402 - same
     TokenVerifierSuite,
     TransformSuite,
 )
-from helios_core.testing.faults import (  # noqa: E402 - same
-    FaultyDataProvider,
-    FaultyOutputStore,
-)
 from helios_core.testing.job_store import JobStoreSuite  # noqa: E402 - same
 from helios_core.testing.output_store import (  # noqa: E402 - same
     MIB,
@@ -76,8 +72,6 @@ __all__ = [
     "CommandSuite",
     "ContractSuite",
     "DataProviderSuite",
-    "FaultyDataProvider",
-    "FaultyOutputStore",
     "FileAuthorizerSuite",
     "GatedChunks",
     "HealthCheckSuite",

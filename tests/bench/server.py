@@ -100,7 +100,7 @@ class Server:
         self._connection = http.client.HTTPConnection(self._address, timeout=PATIENCE_SECONDS)
 
     def kick_off(self, path: str) -> tuple[float, str]:
-        """Give the seconds to the 202, and the status address."""
+        """Return the seconds to the 202, and the status address."""
         started = time.perf_counter()
         status, headers, body = self._ask("GET", path, Prefer="respond-async")
         seconds = time.perf_counter() - started
@@ -137,7 +137,7 @@ class Server:
         return self._files_of(export.status.rsplit("/", 1)[-1])
 
     def _files_of(self, job: str) -> list[Path]:
-        """Give the files of an export; its folder may go while it is looked at."""
+        """Return the files of an export; its folder may go while it is looked at."""
         try:
             return list(self._outputs.glob(f"*/{job}/*"))
         except FileNotFoundError:
@@ -153,7 +153,7 @@ class Server:
             return sum(_receive(connection, path, headers, buffer) for path in paths)
 
     def polls_per_second(self, status_path: str, count: int) -> float:
-        """Give how often one client can poll a finished export in a second."""
+        """Return how often one client can poll a finished export in a second."""
         started = time.perf_counter()
         for _ in range(count):
             status, _, body = self._ask("GET", status_path)
@@ -165,7 +165,7 @@ class Server:
         return self._process.pid
 
     def peak_bytes(self) -> int:
-        """Give the highest resident memory of the server or of a worker's process."""
+        """Return the highest resident memory of the server or of a worker's process."""
         workers = [each.pid for each in psutil.Process(self.pid).children()]
         return max(map(peak_bytes, [self.pid, *workers]))
 
@@ -207,7 +207,7 @@ def _receive(
 
 
 def peak_bytes(pid: int) -> int:
-    """Give the highest resident memory of a process."""
+    """Return the highest resident memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 

@@ -51,7 +51,7 @@ def upload(bucket: Bucket, files: Sequence[Path], setting: Setting) -> float:
 
 
 def stored_bytes(bucket: Bucket, job_id: str) -> int:
-    """Give the bytes of all objects that a job has in a bucket."""
+    """Return the bytes of all objects that a job has in a bucket."""
     pages = bucket.client().get_paginator("list_objects_v2").paginate(Bucket=bucket.name)
     objects = (found for page in pages for found in page.get("Contents", ()))
     return sum(found["Size"] for found in objects if f"/{job_id}/" in found["Key"])

@@ -133,7 +133,7 @@ class Cluster(Site):
             member.tend()
 
     def client(self, tenant: str = "default") -> Client:
-        """Give a client that reaches whichever server answers."""
+        """Return a client that reaches whichever server answers."""
         client = Client(
             ADDRESS, transport=AnyServer(self.servers), headers={"X-Tenant-ID": tenant}
         )
@@ -141,7 +141,7 @@ class Cluster(Site):
         return client
 
     def client_of(self, server: Member) -> Client:
-        """Give a client of one server."""
+        """Return a client of one server."""
         client = Client(str(server.address))
         self.clients.append(client)
         return client

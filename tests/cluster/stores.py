@@ -10,7 +10,7 @@ import asyncpg
 import pymongo
 
 from helios_core import COLLECTION_BITS
-from helios_s3.records import Row, decode_commit
+from helios_s3.encoding import Row, decode_commit
 from tests.services import Bucket, through
 
 CURRENT = f"""

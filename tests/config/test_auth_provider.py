@@ -94,6 +94,6 @@ async def test_a_verifier_that_is_none_stops_the_start(install):
     install("door", VERIFIER.replace("yield Strict()", "yield object()"))
     settings, _ = read_settings(ON | {"HFS_AUTH_PROVIDER": "door"})
 
-    with pytest.raises(BrokenPlugin, match="no TokenVerifier"):
+    with pytest.raises(BrokenPlugin, match="not a TokenVerifier"):
         async with open_backends(settings, serving=True):
             pass

@@ -193,8 +193,8 @@ AS_OBSERVER = ("helios_observer", "ObserverExtension(api_level=1, open=open)")
             BrokenPlugin,
             "an observer that cannot be called",
         ),
-        (AS_HEALTH, "yield {}", BrokenPlugin, "no health checks by name"),
-        (AS_HEALTH, "yield [print]", BrokenPlugin, "no health checks by"),
+        (AS_HEALTH, "yield {}", BrokenPlugin, "at least one health check"),
+        (AS_HEALTH, "yield [print]", BrokenPlugin, "at least one health check"),
         (AS_HEALTH, "yield {'A B': open}", BrokenPlugin, "check 'A B'"),
         (
             AS_HEALTH,

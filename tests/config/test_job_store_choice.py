@@ -107,7 +107,7 @@ def test_a_missing_address_of_the_jobs_is_the_only_problem(tmp_path):
 
 @pytest.mark.parametrize("name", ["auto", "sqlite"])
 def test_an_address_of_jobs_that_are_with_the_resources_is_refused(tmp_path, name):
-    with pytest.raises(ConfigurationError, match="HFS_BULK_EXPORT_JOB_STORE_URL is set, and"):
+    with pytest.raises(ConfigurationError, match="HFS_BULK_EXPORT_JOB_STORE_URL is set, but"):
         chosen(
             tmp_path,
             HFS_BULK_EXPORT_JOB_STORE=name,

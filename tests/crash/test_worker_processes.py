@@ -14,7 +14,7 @@ pytestmark = pytest.mark.crash
 
 
 def worker_of(process):
-    """Give the other process of a server or worker that has two workers."""
+    """Return the other process of a server or worker that has two workers."""
     [child] = until(lambda: psutil.Process(process.process.pid).children())
     return child
 

@@ -57,7 +57,7 @@ class Elsewhere:
 
 
 def imported_from_helios(example: Path) -> set[str]:
-    """Give the modules of Helios that the files of an example import."""
+    """Return the modules of Helios that the files of an example import."""
     names = set()
     for source in example.rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):

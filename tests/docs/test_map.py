@@ -21,6 +21,8 @@ def test_the_rows_are_those_of_the_import_rules():
         rows[int(number) - 1] |= set(re.findall(r"`(\w+)`", names))
 
     assert rows == [set(re.findall(r"\w+", layer)) for layer in LAYERS["layers"]]
+    assert len(rows) == 8
+    assert sum(map(len, rows)) <= 20
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,12 +1,16 @@
 """Generated pages are as the code makes them, and the page of the public API has all of it."""
 
+import ast
 import importlib
+import re
+from itertools import pairwise
 
 import pytest
 
 from tests import pages, public_api
 
 NAMES = public_api.public_names()
+NUMBER = re.compile(r"\b(int|float|timedelta|datetime)\b")
 DEFINED = [pytest.param(name, id=name.name) for names in NAMES.values() for name in names]
 
 
@@ -27,6 +31,49 @@ def test_every_public_name_is_on_the_page(package):
 @pytest.mark.parametrize("name", DEFINED)
 def test_every_public_name_says_what_it_is(name):
     assert name.summary.endswith((".", ":"))
+
+
+@pytest.mark.parametrize("name", DEFINED)
+def test_what_raises_says_what_and_when(name):
+    """But for the hooks of suites, whose authors read NotImplementedError."""
+    silent = [
+        function.name
+        for function in functions(name.node)
+        for raised in ast.walk(function)
+        if isinstance(raised, ast.Raise)
+        and raised.exc is not None
+        and "NotImplementedError" not in ast.unparse(raised.exc)
+        and "Raises:" not in (ast.get_docstring(function) or "")
+    ]
+
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", DEFINED)
+def test_numbers_and_instants_say_what_they_are(name):
+    """Their unit, what is counted, or from where: by themselves, or in the docstring of all."""
+    body = name.node.body if isinstance(name.node, ast.ClassDef) else []
+    silent = [
+        ast.unparse(field.target)
+        for field, following in pairwise([*body, None])
+        if isinstance(field, ast.AnnAssign)
+        and NUMBER.search(ast.unparse(field.annotation))
+        and not isinstance(following, ast.Expr)
+        and f"`{ast.unparse(field.target)}`" not in name.docstring
+    ]
+
+    assert silent == []
+
+
+def functions(node):
+    """Return a public function, or the public functions of a class."""
+    members = node.body if isinstance(node, ast.ClassDef) else [node]
+    return [
+        member
+        for member in members
+        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not member.name.startswith(("test_", "_"))
+    ]
 
 
 def test_what_is_stable_or_not_exists():

@@ -88,3 +88,25 @@ def test_every_plugin_introduces_itself(path):
         for title in ("Install", "Settings", "Example", "Limits")
         if f"\n## {title}\n" not in text
     ] == []
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.parent.name)
+def test_every_plugin_has_the_import_rules_of_its_neighbours(path):
+    [package] = (folder.name for folder in path.parent.glob("helios_*"))
+    linter = tomllib.loads(path.read_text(encoding="utf-8"))["tool"]["importlinter"]
+
+    rules = {rule["type"]: rule for rule in linter["contracts"]}
+
+    assert linter["root_packages"] == ["helios_core", package]
+    assert rules.keys() == {"protected", "forbidden", "acyclic_siblings"}
+    assert rules["protected"]["protected_modules"] == ["helios_core.*"]
+    assert rules["protected"]["ignore_imports"] == [f"{package}.** -> helios_core.fhir"]
+    assert rules["forbidden"]["forbidden_modules"] == ["litestar", "pluggy", "pytest"]
+    assert rules["acyclic_siblings"]["ancestors"] == [package]
+
+
+def test_a_plugin_is_named_in_the_root_project_as_an_extra_alone():
+    root = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    del root["project"]["optional-dependencies"]
+
+    assert re.findall(r"helios-fhir-\w+|helios_(?!core)\w+|plugins/\w+", json.dumps(root)) == []

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CORE = sorted(ROOT.glob("helios_core/**/*.py"))
 PLUGINS = sorted(ROOT.glob("plugins/*/helios_*/**/*.py"))
+TESTS = sorted(ROOT.glob("tests/**/*.py"))
 PAGES = sorted(
     page
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")]
@@ -21,14 +22,21 @@ RETIRED = re.compile(
     r"thousand million|\bdoors?\b|\btold in words\b|\bunderstood\b", re.IGNORECASE
 )
 
+NAMED = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+RETIRED_NAMES = re.compile(
+    r"(^|_)(answer(s|ed|ing)?|ask(s|ed|ing)?|doors?|floods?|keeper|sink|spools?|tells?|told"
+    r"|understood)(_|$)"
+)
+"""Words of names for which the field has others: respond, request, route, report and so on."""
+
 
 def in_repository(path):
     return path.relative_to(ROOT).as_posix()
 
 
 def documented():
-    """Every docstring of the core and of the plugins, with the file it is in."""
-    for source in [*CORE, *PLUGINS]:
+    """Yield every docstring of the core, of the plugins and of tests, with the file it is in."""
+    for source in [*CORE, *PLUGINS, *TESTS]:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if isinstance(node, DOCUMENTED):
                 yield in_repository(source), ast.get_docstring(node) or ""
@@ -39,6 +47,21 @@ def test_docstrings_begin_with_the_verbs_of_the_field():
         f"{source}: {text.splitlines()[0]}"
         for source, text in documented()
         if OTHER_VERBS.match(text)
+    ] == []
+
+
+def test_functions_classes_and_modules_are_named_in_the_words_of_the_field():
+    """But for the tests of suites, whose names are sentences."""
+    named = [(source, source.stem) for source in [*CORE, *PLUGINS]]
+    named += [
+        (source, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.name).lower())
+        for source in [*CORE, *PLUGINS]
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, NAMED) and not node.name.startswith("test_")
+    ]
+
+    assert [
+        f"{in_repository(source)}: {name}" for source, name in named if RETIRED_NAMES.search(name)
     ] == []
 
 

@@ -92,7 +92,7 @@ async def send(fuzzed, case):
 
 
 async def exported(fuzzed):
-    """Give the paths of a finished export's status and of one of its files."""
+    """Return the paths of a finished export's status and of one of its files."""
     site = fuzzed._site
     if fuzzed.exported is not None:
         polled = await site.client.get(fuzzed.exported[0])

@@ -18,7 +18,7 @@ from helios_core.storage.index_notes import ENTRIES_VERSION
 from helios_core.storage.ordered_search import SupportsFirstMatches
 from helios_core.storage.permitted_reads import nothing_of, permitted_reads
 from helios_core.storage.resource_keys import TypeKey
-from helios_core.storage.search_index import IndexScope
+from helios_core.storage.search_index import Dataset
 from tests.storage.indexed import Following
 
 NUMBER = 120
@@ -185,11 +185,11 @@ async def test_little_more_than_the_page_is_read(following, caller, read):
 
 @pytest.mark.usefixtures("stored")
 async def test_an_index_without_values_is_not_asked_for_an_order(following, caller, key):
-    scope = IndexScope(caller.tenant, caller.fhir_version)
-    before = await following.index.state(scope)
+    dataset = Dataset(caller.tenant, caller.fhir_version)
+    before = await following.index.state(dataset)
     epoch = f"{ENTRIES_VERSION - 1}-without-values"
-    await following.index.reset(scope, epoch, expected=before.epoch)
-    await following.index.advance(scope, epoch, reached=before.reached)
+    await following.index.reset(dataset, epoch, expected=before.epoch)
+    await following.index.advance(dataset, epoch, reached=before.reached)
     sort = parse_sort(caller.fhir_version, "Encounter", "date")
     query = SearchQuery(filter=compile_query(caller.fhir_version, "Encounter", []))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helios_core.model.scopes import LETTERS, NOTHING, Grant, Scopes, parse_scope, scope_words
+from helios_core.model.scopes import LETTERS, NOTHING, Grant, Scopes, parse_scope
 
 LAB = (("category", "laboratory"),)
 VITAL = (("category", "vital-signs"),)
@@ -87,19 +87,6 @@ def test_what_is_missing_is_named():
     assert Scopes(["system/Observation.s"]).missing("Observation", "rs") == "r"
     assert Scopes([]).missing("Observation", "rs") == "rs"
     assert Scopes(["system/*.read"]).missing("Observation", "rs") == ""
-
-
-@pytest.mark.parametrize(
-    ("claims", "words"),
-    [
-        (("a  b a",), ("a", "b")),
-        ((["a", "b"], "c"), ("a", "b", "c")),
-        ((None, 5, {"a": 1}, ["a", 7, None]), ("a",)),
-        ((), ()),
-    ],
-)
-def test_the_words_of_claims(claims, words):
-    assert scope_words(*claims) == words
 
 
 GRANTS = st.builds(

@@ -45,15 +45,18 @@ def test_every_distribution_has_a_wheel(wheels):
     assert wheels.keys() == OURS
 
 
-def test_wheels_have_every_sql_file(wheels):
-    """Migrations and statements."""
-    for plugin in ("sqlite", "postgres"):
-        with ZipFile(unquote(urlsplit(wheels[f"helios-fhir-{plugin}"]).path)) as wheel:
-            packed = {name for name in wheel.namelist() if name.endswith(".sql")}
-        folder = ROOT / "plugins" / plugin
-        assert packed == {
-            path.relative_to(folder).as_posix() for path in folder.glob("helios_*/**/*.sql")
-        }
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda project: read_project(project)["name"])
+def test_a_wheel_has_every_file_of_its_package(wheels, project):
+    """Migrations, statements and definitions among them."""
+    with ZipFile(unquote(urlsplit(wheels[read_project(project)["name"]]).path)) as wheel:
+        packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    [package] = project.glob("helios_*/__init__.py")
+
+    assert packed == {
+        path.relative_to(project).as_posix()
+        for path in package.parent.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
 
 
 @pytest.mark.parametrize("extra", ["", *EXTRAS])
@@ -99,7 +102,7 @@ def named_on_pages(pattern: str) -> set[str]:
 
 def test_nothing_names_a_distribution_that_is_not_ours():
     """`helios-core` on the index is somebody else's, and so may be `helios-sqlite`."""
-    others = {f"helios-{word}" for word in ("core", *EXTRAS, "elasticsearch")}
+    others = {f"helios-{word}" for word in ("core", *EXTRAS)}
 
     named = named_on_pages(r"(?<![\w./-])(helios-[a-z0-9-]*[a-z0-9])")
 

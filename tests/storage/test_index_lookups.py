@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from helios_core import BackendUnavailable, IndexScope
+from helios_core import BackendUnavailable, Dataset
 from helios_core.memory import MemorySearchIndex
 from helios_core.storage.index_lookups import IndexLookups, IndexUnusable
 from helios_core.storage.index_notes import new_epoch
 from helios_core.testing import corpus
 
 PATIENTS = corpus.type_key("Patient")
-SCOPE = IndexScope(PATIENTS.tenant, PATIENTS.fhir_version)
+DATASET = Dataset(PATIENTS.tenant, PATIENTS.fhir_version)
 LONG = timedelta(seconds=3600)
 
 
@@ -26,19 +26,19 @@ class Watched(MemorySearchIndex):
         self.answers = asyncio.Event()
         self.answers.set()
 
-    async def state(self, scope):
+    async def state(self, dataset):
         self.reads += 1
         await self.answers.wait()
         if self.is_down:
             raise BackendUnavailable("the index is down")
-        return await super().state(scope)
+        return await super().state(dataset)
 
 
 async def built(index, unique):
     """Have the index built anew."""
-    before = await MemorySearchIndex.state(index, SCOPE)
-    await index.reset(SCOPE, new_epoch(unique), expected=before and before.epoch)
-    await index.advance(SCOPE, new_epoch(unique), reached=datetime.now(UTC))
+    before = await MemorySearchIndex.state(index, DATASET)
+    await index.reset(DATASET, new_epoch(unique), expected=before and before.epoch)
+    await index.advance(DATASET, new_epoch(unique), reached=datetime.now(UTC))
 
 
 @pytest.fixture

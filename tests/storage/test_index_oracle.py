@@ -97,15 +97,15 @@ class SlowIndex(MemorySearchIndex):
         if self.chance.random() < self.failing:
             raise BackendUnavailable("the index is away")
 
-    async def state(self, scope):
+    async def state(self, dataset):
         await self._may_fail()
-        return await super().state(scope)
+        return await super().state(dataset)
 
-    async def apply(self, scope, epoch, entries):
+    async def apply(self, dataset, epoch, entries):
         shuffled = self.chance.sample(entries, len(entries))
         for entry in shuffled:
             await self._may_fail()
-            await super().apply(scope, epoch, [entry])
+            await super().apply(dataset, epoch, [entry])
 
     async def find(self, *args, **options):
         await self._may_fail()

@@ -15,11 +15,11 @@ from helios_core.storage import index_work, indexer
 from helios_core.storage.data_provider import SearchQuery
 from helios_core.storage.index_notes import ENTRIES_VERSION, read_note
 from helios_core.storage.indexer import Indexer
-from helios_core.storage.search_index import IndexEntry, IndexQuery, IndexScope
+from helios_core.storage.search_index import Dataset, IndexEntry, IndexQuery
 from helios_core.testing import compile_searches, corpus, delete, sift_candidates, write
 from tests.storage.indexed import Following, followed
 
-SCOPE = IndexScope(corpus.TENANT, corpus.VERSION)
+DATASET = Dataset(corpus.TENANT, corpus.VERSION)
 FINAL = compile_searches([[("status", "final")]])
 
 
@@ -59,8 +59,8 @@ async def found(following):
 
 async def entries(following, resource_type="Observation"):
     """The ids of the live entries."""
-    state = await following.index.state(SCOPE)
-    key = SCOPE.type(resource_type)
+    state = await following.index.state(DATASET)
+    key = DATASET.type(resource_type)
     page = await following.index.find(key, state.epoch, IndexQuery(), count=10_000)
     return [each.id for each in page]
 
@@ -149,9 +149,9 @@ async def test_what_was_listed_of_too_many_changes_is_not_read_again(following, 
             await following.follow()
     applied, apply = [], following.index.apply
 
-    async def noted(scope, epoch, some):
+    async def noted(dataset, epoch, some):
         applied.extend(each.id for each in some)
-        await apply(scope, epoch, some)
+        await apply(dataset, epoch, some)
 
     following.index.apply = noted
     await following.follow()
@@ -191,8 +191,8 @@ class KilledAt(MemorySearchIndex):
         super().__init__()
         self.kills = kills
 
-    async def apply(self, scope, epoch, entries):
-        await super().apply(scope, epoch, entries)
+    async def apply(self, dataset, epoch, entries):
+        await super().apply(dataset, epoch, entries)
         if any(each.resource_type == self.kills for each in entries):
             raise BackendUnavailable("killed")
 
@@ -206,11 +206,11 @@ async def test_what_another_process_builds_is_left_to_it(primary):
     with pytest.raises(BackendUnavailable):
         await first.follow()
     index.kills = None
-    state = await index.state(SCOPE)
+    state = await index.state(DATASET)
     assert read_note(state).builder
 
     await second.follow()
-    assert (await index.state(SCOPE)).reached is None
+    assert (await index.state(DATASET)).reached is None
     now += 61
     await second.follow(at_once=True)
 
@@ -220,9 +220,9 @@ async def test_what_another_process_builds_is_left_to_it(primary):
 @pytest.mark.parametrize("epoch", ["0-old", "old", f"{ENTRIES_VERSION - 1}-without-values"])
 async def test_what_has_the_entries_of_an_older_release_is_built_anew(following, epoch):
     await write(following.primary, measurement("a"))
-    await following.index.reset(SCOPE, epoch, expected=None)
+    await following.index.reset(DATASET, epoch, expected=None)
     reached = await following.primary.transaction_time()
-    await following.index.advance(SCOPE, epoch, reached=reached)
+    await following.index.advance(DATASET, epoch, reached=reached)
     assert (await status(following)).state == "outdated"
     assert await found(following) is None
 
@@ -233,11 +233,11 @@ async def test_what_has_the_entries_of_an_older_release_is_built_anew(following,
 
 async def test_what_has_the_entries_of_a_newer_release_is_left_alone(following):
     await write(following.primary, measurement("a"))
-    newer = await following.index.reset(SCOPE, "999-new", expected=None)
+    newer = await following.index.reset(DATASET, "999-new", expected=None)
 
     await following.follow()
 
-    assert await following.index.state(SCOPE) == newer
+    assert await following.index.state(DATASET) == newer
     assert await found(following) is None
 
 
@@ -246,11 +246,11 @@ async def test_an_index_of_other_data_is_built_anew(following):
     index = following.index
     await write(following.primary, measurement("a"))
     await following.follow()
-    state = await index.state(SCOPE)
+    state = await index.state(DATASET)
     gone = IndexEntry(resource_type="Observation", id="gone", version_id=9, updated=0, terms=None)
-    await index.apply(SCOPE, state.epoch, [gone])
+    await index.apply(DATASET, state.epoch, [gone])
     ahead = await following.primary.transaction_time() + timedelta(hours=1)
-    await index.advance(SCOPE, state.epoch, reached=ahead)
+    await index.advance(DATASET, state.epoch, reached=ahead)
     assert (await status(following)).state == "ahead"
     assert await found(following) is None
 
@@ -267,7 +267,7 @@ async def test_a_rebuilt_index_has_nothing_of_before(following):
     await write(following.primary, measurement("b"), tenant=corpus.OTHER_TENANT)
     await following.follow()
 
-    assert await following.indexer.rebuild(tenant=corpus.TENANT) == {SCOPE}
+    assert await following.indexer.rebuild(tenant=corpus.TENANT) == {DATASET}
     assert [row.state for row in await following.indexer.status()] == ["building", "following"]
     assert await found(following) is None
     await following.follow()
@@ -304,7 +304,7 @@ async def test_what_cannot_be_read_is_a_candidate_of_every_search(following, bui
     await write(primary, measurement("b"))
     await following.follow()
     assert await found(following) == ["a", "b"]
-    assert read_note(await following.index.state(SCOPE)).unreadable == ()
+    assert read_note(await following.index.state(DATASET)).unreadable == ()
 
 
 @pytest.mark.parametrize("falls_back", [True, False])
@@ -349,7 +349,7 @@ async def test_a_loop_goes_on_after_an_index_was_down(following):
     await write(following.primary, measurement("a"))
     state = following.index.state
 
-    async def down(scope):
+    async def down(dataset):
         raise BackendUnavailable("the index is down")
 
     following.index.state = down
@@ -370,7 +370,7 @@ async def test_an_index_is_reported_that_cannot_be_reached_while_there_is_nothin
     async def down():
         raise BackendUnavailable("the index is down")
 
-    following.index.scopes = down
+    following.index.datasets = down
     async with followed(following):
         await until(following.indexer.problems)
 
@@ -428,7 +428,7 @@ async def test_a_write_wakes_the_loop(primary):
 
 
 async def has_entry(following, resource_id):
-    return await following.index.state(SCOPE) and resource_id in await entries(following)
+    return await following.index.state(DATASET) and resource_id in await entries(following)
 
 
 async def test_a_quiet_tenant_is_looked_at_less_often(primary, monkeypatch):
@@ -437,9 +437,9 @@ async def test_a_quiet_tenant_is_looked_at_less_often(primary, monkeypatch):
     index = MemorySearchIndex()
     state = index.state
 
-    async def noted(scope):
+    async def noted(dataset):
         looked.append(now)
-        return await state(scope)
+        return await state(dataset)
 
     index.state = noted
     follower = Indexer(primary, index, interval=timedelta(seconds=1))

@@ -50,7 +50,7 @@ class TestUndescribed(extensions.GoodTransform):
 
 
 class Counting(WithoutNames):
-    """Gives every resource a number."""
+    """Adds a number to every resource."""
 
     numbers = itertools.count()
 
@@ -111,7 +111,7 @@ class TestDropsUndeclared(extensions.GoodTransform):
 
 
 class Adding(Transform):
-    """Says that it only drops, and adds something."""
+    """Claims that it only drops, and adds something."""
 
     def __init__(self, *_):
         pass
@@ -358,7 +358,7 @@ def make_early(host):
 
     @click.command()
     def early():
-        """Say the word."""
+        """Print the word."""
         click.echo(word)
 
     return early
@@ -373,7 +373,7 @@ class TestEarly(extensions.GoodCommand):
 def make_swallowing(host):
     @click.command()
     def swallowing():
-        """Say the word, or nothing."""
+        """Print the word, or nothing."""
         with suppress(ConfigurationError):
             click.echo(host.settings().word)
 

@@ -37,5 +37,5 @@ def _place(suite: type) -> str:
 
 
 def broken_suites(module: object) -> list[type]:
-    """Give the suites of a module of broken backends."""
+    """Return the suites of a module of broken backends."""
     return [suite for name, suite in vars(module).items() if name.startswith("Test")]

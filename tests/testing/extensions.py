@@ -174,7 +174,7 @@ def make_group(host):
     @tools.command()
     @click.option("--loud", is_flag=True, help="Say it louder.")
     def word(*, loud):
-        """Say the word."""
+        """Print the word."""
         said = host.settings().word
         click.echo(said.upper() if loud else said)
 

@@ -63,10 +63,10 @@ async def accept(
 
 async def authorize(kickoff: KickoffRequest) -> None:
     """
-    Ask the authorizer whether the client may start this export, before anything is looked up (A1).
+    Ask the authorizer whether the client may start this export, before any lookup (A1).
 
     Raises:
-        Forbidden: It may not.
+        Forbidden: The client may not start it.
     """
     if kickoff.principal is not None:
         await kickoff.authorizer.authorize_export(kickoff.principal, kickoff.intent)
@@ -79,21 +79,23 @@ async def plan_shards(
     Return the view of a request at an instant, without its filters, and its shards.
 
     Raises:
-        InvalidParameter: As in `accept`; so are ResourceNotFound and BackendUnavailable.
+        InvalidParameter: A patient is not stored, or is not a member of the group.
+        ResourceNotFound: The group does not exist.
+        BackendUnavailable: A backend cannot be used at the moment.
     """
     backends = permitted_backends(backends, request, transaction_time)
     view = await resolve_unfiltered_view(backends.data_provider, request, transaction_time)
     await _check_patients(backends, view)
     shards = await plan_export(backends.data_provider, view, shard_bytes=shard_bytes)
     if not shards and (request.ignored or view.left_out or request.constraints):
-        # A shard is needed to write the error file, and not to be done before anybody has worked:
-        # that would tell that there is nothing of a type of which a client may see a part.
+        # The error file needs a shard. So does an export under limits of scopes: if it were
+        # complete at once, that would reveal that nothing of the type is stored at all.
         shards = [Shard(number=0, resource_type=ERRORS_ONLY, ordinal=1)]
     return view, shards
 
 
 async def _check_patients(backends: Backends, view: ExportView) -> None:
-    """Raise InvalidParameter for patients that do not exist or are no members, without ids."""
+    """Raise InvalidParameter, without ids, for patients that are not stored or not members."""
     request, cohort = view.request, view.cohort
     if request.patients is None or cohort is None:
         return

@@ -40,7 +40,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     ignored: Sequence[str] = ()
     """One sentence per parameter that would be ignored."""
     remarks: Sequence[str] = ()
-    """One sentence per parameter that makes the export smaller than estimated."""
+    """One sentence per reason why the export can be smaller than estimated, or lacks members."""
     types: Mapping[str, TypeEstimate] = {}
     files: int = 0
     duration: timedelta | None = None
@@ -144,8 +144,8 @@ def _remarks(request: ExportRequest) -> Iterator[str]:
         types = ", ".join(t for t in request.types if subject_paths(request.fhir_version, t))
         if types:
             yield (
-                f"Of {types}, those that are also about patients outside of the list in patient "
-                "will be left out, but are estimated."
+                f"Resources of type {types} that are also about patients outside of the list in "
+                "patient are counted in the estimate, but will be left out."
             )
     if limited := sorted({c.resource_type for c in request.constraints} & {*request.types}):
         yield (
@@ -184,7 +184,8 @@ async def _duration(
     """
     Return how long this many resources take at the rate of the latest exports.
 
-    A client's own count, since it may know of no others; on an open server, the tenant's.
+    Only the client's own exports count, since it must not learn of others. On an open server, all
+    exports of the tenant count.
     """
     query = JobQuery(
         tenant=kickoff.tenant,

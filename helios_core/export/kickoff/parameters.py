@@ -1,7 +1,7 @@
 """
 The table of all kick-off parameters that the server supports.
 
-It decides which value a Parameters resource may carry, which parameters are rejected as unknown
+It decides which values a Parameters resource may have, which parameters are rejected as unknown
 and what `/openapi.json` describes.
 """
 
@@ -59,7 +59,7 @@ class ParameterDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """A description for developers of clients."""
     example: str
     choices: tuple[str, ...] = ()
-    """The only allowed values; empty if there are others."""
+    """The only allowed values; empty if the values cannot be listed."""
     repeats: bool = False
     """Whether it may be sent more than once."""
     methods: frozenset[Literal["GET", "POST"]] = frozenset({"GET", "POST"})
@@ -146,7 +146,7 @@ PARAMETERS: Final = (
     ParameterDefinition(
         name="_outputFormat",
         value=ValueKind.TEXT,
-        meaning="The format of the files; these are names of the same format.",
+        meaning="The format of the files; all values are names of the same format.",
         example=OUTPUT_FORMATS[0],
         choices=OUTPUT_FORMATS,
     ),

@@ -24,18 +24,19 @@ from helios_core.model.exports import AssociatedData, ExportRequest, Level
 
 PROVENANCE = "Provenance"
 NEVER_REFERENCED = frozenset({"Binary", "Patient"})
-"""Types that are not added because something refers to them: they are patient data."""
+"""Types of patient data, which are not added to an export when its output refers to them."""
 
 
 def parse_kickoff(kickoff: KickoffRequest) -> ExportRequest:
     """
-    Return what a kick-off requests, checked as far as possible without the data.
+    Return the parsed request of a kick-off, checked as far as possible without the data.
 
     Raises:
         InvalidRequest: The request is malformed, or `Prefer: respond-async` is missing.
         InvalidParameter: A parameter's value is not valid.
         UnsupportedParameter: A parameter or value is not supported, and must not be ignored.
-        Forbidden: The scopes of the client do not allow what is requested by name, or nothing.
+        Forbidden: The scopes of the client do not allow a type that it requests by name, or they
+            allow no type at all.
     """
     preferences = parse_preferences(kickoff.prefer)
     if not preferences.respond_async:
@@ -111,13 +112,13 @@ class _Parser:
         return replace(request, constraints=constraints)
 
     def _decline(self, reason: str, *, error: Callable[[str], Exception]) -> None:
-        """Raise an error, but under handling=lenient ignore it and report that."""
+        """Raise an error, or under handling=lenient record that something is ignored."""
         if self._preferences.handling is not Handling.LENIENT:
             raise error(reason)
         self._ignored.append(reason)
 
     def _omit(self, reason: str, *, error: Callable[[str], Exception]) -> None:
-        """Ignore and report, but under handling=strict raise an error."""
+        """Record that something is ignored, or under handling=strict raise an error."""
         if self._preferences.handling is Handling.STRICT:
             raise error(reason)
         self._ignored.append(reason)
@@ -128,7 +129,7 @@ class _Parser:
         for name in self._parameters.names():
             if name not in supported and name not in PRESENTATION_PARAMETERS:
                 self._decline(
-                    f"The parameter {name[:64]!r} is unknown; supported are "
+                    f"The parameter {name[:64]!r} is unknown; the supported parameters are "
                     f"{', '.join(sorted(supported))}.",
                     error=UnsupportedParameter,
                 )
@@ -156,7 +157,7 @@ class _Parser:
             return permissions.require_some(self._kickoff, sorted(self._level_types))
         names = self._parameters.items("_type")
         if not names:
-            raise InvalidParameter("_type names no resource type; name some, or leave it out.")
+            raise InvalidParameter("_type names no resource type; name one, or leave it out.")
         for name in names:
             if name not in self._definitions.types:
                 self._decline(self._unknown_type(name), error=InvalidParameter)
@@ -177,7 +178,7 @@ class _Parser:
         return f"_type: {name[:64]!r} is not a resource type of FHIR {version}{hint}."
 
     def _types_of_level(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the types that the level can export; the others are omitted if any remains."""
+        """Return the types that the level can export; others are omitted unless none remains."""
         permissions.require_types(self._kickoff, names)
         available = self._level_types.union(self._referenced_types())
         outside = [name for name in names if name not in available]
@@ -221,7 +222,7 @@ class _Parser:
             )
         references = self._parameters.items("patient")
         if not references:
-            raise InvalidParameter("patient names no patient; name some, or leave it out.")
+            raise InvalidParameter("patient names no patient; name one, or leave it out.")
         ids = (self._patient_id(number, text) for number, text in enumerate(references, 1))
         return tuple(dict.fromkeys(ids))
 
@@ -237,11 +238,11 @@ class _Parser:
         return reference[1]
 
     def _elements(self, types: Sequence[str]) -> tuple[str, ...]:
-        """Return the entries of `_elements`; invalid ones are declined if any remains."""
+        """Return the valid entries of `_elements`; others are declined, and one must be valid."""
         if not self._parameters.all("_elements"):
             return ()
         elements = list[str]()
-        problem = InvalidParameter("_elements names no element; name some, or leave it out.")
+        problem = InvalidParameter("_elements names no element; name one, or leave it out.")
         for entry in self._parameters.items("_elements"):
             try:
                 self._check_element(entry, types)
@@ -283,7 +284,7 @@ class _Parser:
                 choices.add(AssociatedData(value))
             except ValueError:
                 self._decline(
-                    f"includeAssociatedData: {value[:64]!r} is unknown; supported are "
+                    f"includeAssociatedData: {value[:64]!r} is unknown; the supported values are "
                     f"{' and '.join(AssociatedData)}.",
                     error=InvalidParameter,
                 )
@@ -307,8 +308,8 @@ class _Parser:
         if organizer is None or organizer in ORGANIZERS:
             return organizer
         self._decline(
-            f"organizeOutputBy: output cannot be organized by {organizer[:64]!r}; supported are "
-            f"{', '.join(ORGANIZERS)}.",
+            f"organizeOutputBy: output cannot be organized by {organizer[:64]!r}; the supported "
+            f"types are {', '.join(ORGANIZERS)}.",
             error=InvalidParameter,
         )
         return None

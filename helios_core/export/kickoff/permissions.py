@@ -1,4 +1,4 @@
-"""What the scopes of a client leave of a kick-off (TR-79, TR-80)."""
+"""Limit a kick-off to what the scopes of its client allow (TR-79, TR-80)."""
 
 from collections.abc import Iterable
 
@@ -12,16 +12,16 @@ from helios_core.storage.permitted_reads import usable
 
 
 def allowed_types(kickoff: KickoffRequest, types: Iterable[str]) -> tuple[str, ...]:
-    """Return the types of which anything may be exported."""
+    """Return the types of which at least some resources may be exported."""
     return tuple(name for name in types if not kickoff.grant(name).is_nothing)
 
 
 def require_types(kickoff: KickoffRequest, types: Iterable[str]) -> None:
     """
-    Refuse types of which nothing may be exported, since they were asked for by name.
+    Check that something may be exported of every type that the client requests by name.
 
     Raises:
-        Forbidden: There is one; the message names what the scopes lack.
+        Forbidden: Nothing of a type may be exported; the message names the scope that is missing.
     """
     for name in types:
         if kickoff.grant(name).is_nothing:
@@ -30,10 +30,10 @@ def require_types(kickoff: KickoffRequest, types: Iterable[str]) -> None:
 
 def require_some(kickoff: KickoffRequest, types: Iterable[str]) -> tuple[str, ...]:
     """
-    Return the types of which anything may be exported, none of which was asked for by name.
+    Return the types of which something may be exported, if the client requests none by name.
 
     Raises:
-        Forbidden: There is none.
+        Forbidden: There is no such type.
     """
     allowed = allowed_types(kickoff, types)
     if not allowed:
@@ -46,11 +46,11 @@ def require_some(kickoff: KickoffRequest, types: Iterable[str]) -> tuple[str, ..
 
 def lookup_types(kickoff: KickoffRequest, filters: Iterable[TypeFilter]) -> tuple[str, ...]:
     """
-    Return the types by which chains and `_has` of filters search.
+    Return the types that are searched for the chains and `_has` of filters.
 
     Raises:
-        Forbidden: There are some, and the client is limited to groups: they search the resources
-            of everybody.
+        Forbidden: There are some, and the client is limited to groups: such a search reads the
+            resources of all patients.
     """
     types = dict[str, None]()
     for query in filters:
@@ -65,7 +65,7 @@ def lookup_types(kickoff: KickoffRequest, filters: Iterable[TypeFilter]) -> tupl
 
 
 def constraints(kickoff: KickoffRequest, types: Iterable[str]) -> tuple[TypeConstraint, ...]:
-    """Return the limits that the scopes set to types, to be frozen into the job."""
+    """Return the limits that the scopes set on types, to be stored in the job."""
     return tuple(
         TypeConstraint(resource_type=name, any_of=clause)
         for name in dict.fromkeys(types)
@@ -75,17 +75,17 @@ def constraints(kickoff: KickoffRequest, types: Iterable[str]) -> tuple[TypeCons
 
 def require_reading(kickoff: KickoffRequest, resource_type: str) -> tuple[TypeConstraint, ...]:
     """
-    Return the limits of reading a type that decides what is exported without being exported.
+    Return the limits on a type that is read for an export without being exported.
 
     Raises:
-        Forbidden: Nothing of it may be read.
+        Forbidden: Nothing of the type may be read.
     """
     if kickoff.principal is None:
         return ()
     require_letters(kickoff.principal, resource_type, "r")
     granted = scopes_of(kickoff.principal.scopes).grant(resource_type, "r")
     clauses = usable(kickoff.fhir_version, resource_type, granted).clauses
-    return tuple(TypeConstraint(resource_type=resource_type, any_of=each) for each in clauses)
+    return tuple(TypeConstraint(resource_type=resource_type, any_of=clause) for clause in clauses)
 
 
 def _reason(kickoff: KickoffRequest, resource_type: str) -> str:

@@ -26,7 +26,7 @@ from helios_core.storage.data_provider import WHOLE_TYPE, DataProvider
 
 def deciding_types(request: ExportRequest) -> tuple[str, ...]:
     """
-    Return the types that decide about the output without being in it, beside filters and cohorts.
+    Return the types that affect the output without being in it, besides those of filters.
 
     Whether any Binary is stored decides whether links to them are made absolute. Which Binary
     resources a system export has depends on the patients' resources that link to them, and which
@@ -61,7 +61,7 @@ async def plan_export(
 
 
 def disclosed_shards(view: ExportView, shards: Iterable[Shard]) -> list[Shard]:
-    """Expect no more of a type than may leave, and leave out shards of which nothing may."""
+    """Return the shards, with no more resources than may be exported; drop those without any."""
     disclosed = list[Shard]()
     counts = Counter[str]()
     for shard in shards:
@@ -91,10 +91,10 @@ def largest_first(
     shards: Iterable[Shard], *, sized: Callable[[str], bool] = lambda _: True
 ) -> list[Shard]:
     """
-    Renumber shards by phase and size, so that no phase waits for a large shard at its end.
+    Renumber shards by phase and descending size, so that no phase ends with a large shard.
 
-    The order of shards is that of the files. Those of a type that is not `sized` come last in
-    their phase: their size is also that of what the client may not see.
+    Files are listed in the order of their shards. Shards of a type that is not `sized` come last
+    in their phase: their size includes resources that the client may not see.
     """
     by_size = sorted(
         shards,
@@ -107,7 +107,7 @@ async def with_associated_shards(
     provider: DataProvider, view: ExportView, shards: Sequence[Shard], *, shard_bytes: int
 ) -> list[Shard]:
     """
-    Add the shards of Provenance and of referenced resources, and mark what a shard has to note.
+    Add the shards of Provenance and of referenced resources, and mark shards that note references.
 
     The result is not numbered yet.
     """
@@ -183,10 +183,10 @@ async def _with_binaries_last(
     provider: DataProvider, view: ExportView, shards: Sequence[Shard], shard_bytes: int
 ) -> list[Shard]:
     """
-    Move the shards of Binary to the second phase, when it is known which belong to patients.
+    Move the shards of Binary to the second phase, when it is known which Binary is a patient's.
 
-    Shards of purpose `links` are added to the first phase. They read the patients' resources that
-    no other shard reads unchanged, and note which Binary resources these link to.
+    Shards of purpose `links` are added to the first phase. They read the resources of patients
+    that no other shard reads in full, and note which Binary resources these link to.
     """
     if not any(shard.resource_type == BINARY for shard in shards):
         return list(shards)

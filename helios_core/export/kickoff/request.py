@@ -22,13 +22,13 @@ from helios_core.storage.permitted_reads import usable
 from helios_core.storage.transform_chain import NO_TRANSFORMS, Transforms
 
 MAX_PARAMETERS = 1000
-"""Parameters of one kick-off besides `patient`, repeats included."""
+"""Maximum number of parameters besides `patient`, repeats included."""
 MAX_PATIENTS = 100_000
-"""Values of `patient`."""
+"""Maximum number of values of `patient`."""
 MAX_VALUES = 10_000
-"""Values of all parameters besides `patient`, by commas and ampersands."""
+"""Maximum number of values of all other parameters, separated by commas and ampersands."""
 MAX_NAMES = 100
-"""Different parameters, known or not: a dry run parses the kick-off once for each."""
+"""Maximum number of different parameters: a dry run parses the kick-off once for each."""
 
 _SIZE = re.compile(r"0*[1-9]\d{0,17}", re.ASCII)
 _KINDS = {parameter.name: parameter.value.kinds for parameter in PARAMETERS}
@@ -38,7 +38,7 @@ class ExportPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's decisions that apply to every export."""
 
     include_newly_added: bool = True
-    """Whether members who joined after `_since` bring their older data."""
+    """Whether the older data of members who joined after `_since` is exported."""
     referenced_types: tuple[str, ...] = ()
     """Types that are added to patient and group exports when the output refers to them."""
     guide: Guide = CURRENT
@@ -72,12 +72,12 @@ class KickoffRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """The bytes of the URL and the body, which decide how long parsing takes."""
+        """Bytes of the URL and the body; the time of parsing depends on it."""
         return len(self.url) + len(self.body or b"")
 
     @property
     def intent(self) -> ExportIntent:
-        """What the URL alone says of the export."""
+        """The export as far as the URL alone describes it."""
         return ExportIntent(tenant=self.tenant, level=self.level, group_id=self.group_id)
 
     def grant(self, resource_type: str) -> Grant:
@@ -93,7 +93,7 @@ class SentParameter(msgspec.Struct, frozen=True):
 
     name: str
     value: str
-    """As it would stand in a query string, decoded."""
+    """The decoded value, in the form that it has in a query string."""
 
 
 def sent_parameters(kickoff: KickoffRequest) -> list[SentParameter]:
@@ -126,11 +126,11 @@ def _check_number(sent: Sequence[SentParameter]) -> None:
     for number, limit, noun in (
         (len(others), MAX_PARAMETERS, "parameters besides patient"),
         (patients, MAX_PATIENTS, "values of patient"),
-        (values, MAX_VALUES, "values, by commas and ampersands"),
-        (names, MAX_NAMES, "names of parameters"),
+        (values, MAX_VALUES, "values, separated by commas and ampersands"),
+        (names, MAX_NAMES, "different parameters"),
     ):
         if number > limit:
-            raise TooCostly(f"The kick-off has {number} {noun}; {limit} are allowed.")
+            raise TooCostly(f"The kick-off has {number} {noun}; send at most {limit}.")
 
 
 class _Parameters(msgspec.Struct, rename="camel"):
@@ -175,7 +175,7 @@ def _parse_entries(entries: Sequence[dict[str, Any]]) -> Iterator[SentParameter]
 
 
 def _text(name: str, kind: str, value: object) -> str:
-    """Return a value as it would stand in a query string, decoded."""
+    """Return the decoded value, in the form that it has in a query string."""
     kinds = _KINDS.get(name)
     if kinds is None:
         return str(value)
@@ -221,7 +221,7 @@ class ParameterValues:
         """
         values = self.all(name)
         if len(values) > 1:
-            raise InvalidParameter(f"{name} is given {len(values)} times; give it once.")
+            raise InvalidParameter(f"{name} is sent {len(values)} times; send it once.")
         return values[0] if values else None
 
     def flag(self, name: str) -> bool:

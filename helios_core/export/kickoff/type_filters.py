@@ -16,7 +16,7 @@ from helios_core.fhir.search import compile_query, parse_type_filter, split_type
 from helios_core.model.exports import TypeFilter
 
 MAX_LOOKUPS: Final = 100
-"""The number of steps of all chains and `_has` of one export: each reads a type."""
+"""Maximum number of steps of all chains and `_has` of one export: each step reads a whole type."""
 
 
 class Decline(Protocol):
@@ -27,10 +27,11 @@ class Decline(Protocol):
 
 
 class ParsedFilters(msgspec.Struct, frozen=True, kw_only=True):
-    """The filters of a request, and the types that are not exported because one was ignored."""
+    """The filters of a request."""
 
     filters: tuple[TypeFilter, ...] = ()
     withheld: frozenset[str] = frozenset()
+    """The types that are not exported, because one of their filters was ignored."""
 
 
 class TypeFilterParser:
@@ -118,4 +119,7 @@ class TypeFilterParser:
 
 def _withheld_reason(resource_type: str, error: HeliosError) -> str:
     reason = str(error).removeprefix("_typeFilter: ").rstrip(".")
-    return f"_typeFilter: {reason}. {resource_type} is not exported unfiltered instead."
+    return (
+        f"_typeFilter: {reason}. {resource_type} is left out, because without this filter more "
+        "would be exported than requested."
+    )

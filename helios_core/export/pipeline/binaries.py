@@ -54,8 +54,8 @@ async def unlinked_binaries(
     Yield the Binary resources that belong to no patient.
 
     A Binary belongs to a patient if a resource in a patient's compartment links to it, or if its
-    securityContext is in a patient's compartment or may have been before it was deleted. A Binary
-    of the second kind that no attachment links to is reported as damaged.
+    securityContext is in a patient's compartment or may have been before it was deleted. It is
+    reported as damaged if only the securityContext makes it a patient's.
     """
     membership = ExportContents(backends.data_provider, view)
     async with read_notes(backends, lease, BINARY) as notes:
@@ -83,7 +83,6 @@ async def _public(
     binaries = [(line, _decode(line)) for line in batch.lines]
     linked = await notes.among([binary.id for _, binary in binaries])
     contexts = {_context(binary, view) for _, binary in binaries}
-    contexts = {_context(binary, view) for _, binary in binaries}
     private = await _private(membership, view, {context for context in contexts if context})
     for line, binary in binaries:
         if binary.id in linked:
@@ -96,7 +95,7 @@ async def _public(
 
 
 def _decode(line: bytes) -> _Binary:
-    """Decode a line. One that cannot be decoded passes here and is reported as damaged later."""
+    """Return a decoded line, or an empty one: a damaged line passes here and is reported later."""
     try:
         return msgspec.json.decode(line, type=_Binary)
     except msgspec.DecodeError:

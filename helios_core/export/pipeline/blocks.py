@@ -49,7 +49,7 @@ PlacedLine = tuple[Sequence[str], bytes]
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """A block of one instance: it has lines, or the export includes the instance itself."""
+    """The block of one instance; it has lines, or the export includes the instance itself."""
 
     number: int
     id: str
@@ -86,7 +86,7 @@ class BlockBuilder:
             after = last
 
     async def drop(self, block: Block) -> None:
-        """Mark a block that is left out."""
+        """Mark a block as left out."""
         await self._scratch.run(_drop, block.number)
 
     async def dropped_lines(self) -> int:

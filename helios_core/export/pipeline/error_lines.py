@@ -7,17 +7,17 @@ from helios_core.fhir.outcomes import outcome_line
 from helios_core.storage.data_provider import Damaged
 
 NAMELESS_GAP = "A resource cannot be read, so a filter that looks at it may have left others out."
-"""What is said of gaps where resources leave under other ids than the gaps name."""
+"""Replaces the reports of gaps, which name ids, if resources are exported under other ids."""
 
 NAMELESS_MEMBERS = "Members of the exported Group that cannot be resolved were left out."
-"""What is said of these members where resources leave under other ids."""
+"""Replaces the reports of these members if resources are exported under other ids."""
 
 
 def withheld_outcomes(withheld: Mapping[str, int]) -> list[bytes]:
     """
-    Return the lines of an error file about resources of other patients, too.
+    Return the lines of an error file about resources that are also about other patients.
 
-    Of Groups and Patients nothing is said: that there is one would tell something about others.
+    There is none about Groups and Patients, because it would reveal something about others.
     """
     return [
         outcome_line(

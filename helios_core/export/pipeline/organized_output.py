@@ -65,7 +65,8 @@ async def _block_shards(
 ) -> list[Shard]:
     resources = sum(shard.resources for shard in shards)
     total_bytes = sum(shard.bytes for shard in shards)
-    # What a client may see a part of has no number of resources, and no size that is told.
+    # A shard without a number of resources is of a type that the client may see only in part: its
+    # size must not be revealed either.
     known_bytes = sum(shard.bytes for shard in shards if shard.resources)
     organizer = view.request.organize_by
     if not shards or organizer is None:
@@ -302,7 +303,7 @@ class _Instance(msgspec.Struct):
 
 
 def _id_of(line: bytes) -> str | None:
-    """Return the id of a resource, or None if it cannot be read: placing it reports that."""
+    """Return the id of a resource, or None if it cannot be read, which is reported elsewhere."""
     try:
         return msgspec.json.decode(line, type=_Instance).id
     except DECODE_ERRORS:

@@ -141,7 +141,7 @@ class ProvenanceFinder:
             yield Batch(lines=lines, damaged=batch.damaged)
 
     async def _newest(self, shard: Shard) -> AsyncGenerator[Batch]:
-        """Collect the newest for each target in a scratch database, then fetch these."""
+        """Collect the ids of the newest for each target in a scratch database, then fetch them."""
         async with scratch_database(_SCHEMA) as scratch:
             async for batch, candidates in self._candidates(shard):
                 candidates = self._disclosed(batch.lines, candidates)  # noqa: PLW2901
@@ -165,7 +165,7 @@ class ProvenanceFinder:
     def _disclosed(
         self, lines: Sequence[bytes], candidates: Sequence[_Candidate]
     ) -> list[_Candidate]:
-        """Leave out what may not leave: an older Provenance of the same target may."""
+        """Return the candidates that may be exported; an older one may then be the newest."""
         limit = disclosure(self._view, PROVENANCE)
         pairs = zip(lines, candidates, strict=True)
         return [candidate for line, candidate in pairs if limit is None or limit.allows(line)]
@@ -177,7 +177,7 @@ class ProvenanceFinder:
             last = ids[-1]
 
     async def _candidates(self, shard: Shard) -> AsyncGenerator[tuple[Batch, list[_Candidate]]]:
-        """Yield batches of Provenance, and for each line of a batch what was decoded from it."""
+        """Yield batches of Provenance, with the decoded candidate of each line."""
         seen = set[str]()
         async for batch in self._batches(shard, seen):
             lines = list[bytes]()
@@ -273,7 +273,7 @@ class ProvenanceFinder:
         return _instant(provenance.meta.last_updated) > since
 
     async def _exported_by_others(self, ids: set[str]) -> set[str]:
-        """Return those of `ids` that the view's own shards export."""
+        """Return those of `ids` that the shards of Provenance in the view export."""
         if self._view.request.associated is None:
             return await self._membership.in_view(PROVENANCE, ids)
         exported = await self._membership.exported({(PROVENANCE, i) for i in ids})

@@ -1,10 +1,10 @@
 """
-Reference notes: what a shard's lines refer to, kept for the shards of later phases.
+Reference notes: the references in a shard's lines, stored for the shards of later phases.
 
 The notes of a shard are lines of `Type/id`, compressed with gzip.
 
-References are found by patterns in the bytes of compact JSON, not by parsing it. No text in it can
-look like a reference, because a quote inside a string is escaped.
+References are matched by patterns in the bytes of compact JSON, which is not parsed. The content
+of a string cannot look like a reference, because its quotes are escaped.
 """
 
 import gzip
@@ -28,7 +28,7 @@ from helios_core.storage.joined_lines import joined_text
 BINARY = "Binary"
 
 SLASH = rb"\\?/"
-"""The pattern of a slash in JSON, where it may be escaped."""
+"""The pattern of a slash in JSON, which may be escaped."""
 
 BYTES_PER_INSERT = 1024 * 1024
 """Compressed notes are stored in the scratch database in batches of about this size."""
@@ -51,9 +51,9 @@ def base_url_pattern(base_url: str) -> bytes:
 
 class ReferenceNotes:
     """
-    Collects what the lines of one shard refer to.
+    Collects the references in the lines of one shard.
 
-    A reference may be repeated once `MAX_PENDING` different ones have been compressed.
+    Duplicates are removed only among `MAX_PENDING` references at a time.
     """
 
     def __init__(self, request: ExportRequest) -> None:
@@ -75,7 +75,7 @@ class ReferenceNotes:
         )
 
     def add(self, lines: Sequence[bytes]) -> None:
-        """Note what the lines refer to."""
+        """Note the references in some lines."""
         text = joined_text(lines)
         if self._referenced is not None:
             self._pending.update(self._referenced.findall(text))

@@ -1,10 +1,10 @@
 """
-Referenced resources: what the output of a patient export refers to outside of compartments.
+Referenced resources: those outside of compartments to which the output of an export refers.
 
 A Practitioner or an Organization is in no patient's compartment, but without it the exported data
-is hard to use. The shards of the first phase note what their output refers to, those of the second
-export it: each resource once, as of the transaction time, whatever its date. References in these
-resources are not followed.
+is hard to use. The shards of the first phase note the references in their output. Those of the
+second phase export the referenced resources: each once, as of the transaction time, whatever its
+date. References in these resources are not followed.
 """
 
 from collections.abc import AsyncGenerator
@@ -40,7 +40,7 @@ async def read_referenced(
 async def _not_exported(
     membership: ExportContents, resource_type: str, ids: list[str]
 ) -> list[str]:
-    """Leave out ids that other shards export, and those only of patients outside the export."""
+    """Return the ids without those that other shards export, and those only of other patients."""
     references = {(resource_type, resource_id) for resource_id in ids}
     exported = await membership.exported(references)
     excluded = exported | await membership.of_others(references)

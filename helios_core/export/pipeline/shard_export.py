@@ -90,7 +90,7 @@ class ShardExport:
 
     @property
     def resources_done(self) -> int:
-        """The number of resources written, or if some are left out the number of those read."""
+        """The number of resources written, or of those read if some are dropped by content."""
         drops = self._backends.transforms.drops(self._key.resource_type)
         limit = disclosure(self._view, self._key.resource_type)
         by_content = self._filter is not None or (limit is not None and limit.ids is None)
@@ -223,7 +223,7 @@ class ShardExport:
         async for batch in batches:
             self._rows_read += len(batch.lines)
             if self._lease.shard.purpose is ShardPurpose.LINKS:
-                # Nothing of it is exported, so damaged resources in it are not reported either.
+                # These resources are not exported, so damaged ones are not reported either.
                 if self._notes is not None:
                     await in_thread(self._notes.add, batch.lines)
                 continue
@@ -252,7 +252,7 @@ class ShardExport:
         """
         Apply the transforms of plugins, after everything else that is done to a line.
 
-        References are noted before, since later phases look up what is stored under them.
+        References are noted before, since later phases look up resources by their stored ids.
         """
         transforms = self._backends.transforms
         if not transforms.touches(self._key.resource_type):
@@ -261,7 +261,7 @@ class ShardExport:
         return Batch(lines=transformed.kept, damaged=[*batch.damaged, *transformed.damaged])
 
     def _is_heavy(self, batch: Batch) -> bool:
-        """Whether a batch is one resource larger than `batch_bytes`."""
+        """Return whether a batch is a single resource that is larger than `batch_bytes`."""
         lines = batch.lines
         return len(lines) == 1 and len(lines[0]) > self._limits.batch_bytes
 
@@ -282,14 +282,14 @@ class ShardExport:
                 yield Batch(lines=[deletion_bundle(shard.resource_type, named)])
 
     async def _transformed_deletions(self, ids: Sequence[str]) -> Sequence[str]:
-        """Return the ids under which clients know what was deleted, without what never left."""
+        """Return the exported ids of deleted resources, without those that plugins drop."""
         transforms = self._backends.transforms
         if transforms.drops(self._key.resource_type):
             contents = await last_contents(
                 self._backends.data_provider, self._view, self._key.resource_type, ids
             )
-            left = await transforms.apply(self._key, list(contents.values()))
-            ids = [each for each, line in zip(contents, left.lines, strict=True) if line]
+            transformed = await transforms.apply(self._key, list(contents.values()))
+            ids = [i for i, line in zip(contents, transformed.lines, strict=True) if line]
         return await transforms.rename(self._key, ids)
 
     async def _problems(self) -> AsyncGenerator[Batch]:

@@ -1,4 +1,4 @@
-"""Which resources a shard reads, depending on what it adds to its export."""
+"""Read the resources of a shard, depending on its purpose."""
 
 from collections.abc import AsyncIterator
 

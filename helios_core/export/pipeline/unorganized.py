@@ -1,8 +1,8 @@
 """
-Count what output organized by Patient leaves out: resources of no patient that heads a block.
+Count the resources that output organized by Patient leaves out, because they are in no block.
 
-Shards of blocks read by patient and never see such a resource: at system level a Practitioner, and
-at every level what refers only to patients who are not stored.
+The shards of blocks read by patient and never see such a resource: at system level a Practitioner,
+and at every level a resource that refers only to patients who are not stored.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from helios_core.storage.integrity import DECODE_ERRORS
 from helios_core.storage.resource_keys import TypeKey
 
 MAX_KNOWN_PATIENTS = 100_000
-"""How many patients are remembered as stored before the memory is emptied."""
+"""How many stored patients are remembered at most; then they are forgotten and looked up again."""
 
 UnorganizedLine = tuple[bytes, Collection[str]]
-"""A line, and the ids of the patients in whose blocks it is if they are stored."""
+"""A line, and the ids of the patients in whose blocks it is, provided that they are stored."""
 
 
 class UnorganizedCounter:
@@ -42,7 +42,7 @@ class UnorganizedCounter:
         """Whether there are Binary resources, which belong to no block and are not counted."""
 
     async def count(self) -> int:
-        """Read everything that the export shows, and return how much of it is in no block."""
+        """Read all resources of the export, and return the number of those in no block."""
         total = await self._count(self._view)
         if (older := newcomers_view(self._view)) is not None:
             total += await self._count(older)
@@ -81,7 +81,7 @@ class UnorganizedCounter:
     def _candidates(
         self, resource_type: str, filter_: LineTransform | None, lines: Sequence[bytes]
     ) -> list[UnorganizedLine]:
-        """Return the lines that match, with the patients who may head their blocks."""
+        """Return the lines that match, with the patients in whose blocks they may be."""
         request, cohort = self._view.request, self._view.cohort
         if filter_ is not None:
             lines, _ = filter_(lines)

@@ -50,7 +50,7 @@ class ElementDefinition(msgspec.Struct, frozen=True):
     max: str = "1"
     """A number or `*`."""
     summary: bool = False
-    """Whether `_summary=true` includes it; always false in R6, whose source does not say."""
+    """Whether `_summary=true` includes it; always false in R6, whose source does not state it."""
 
 
 class SearchComponent(msgspec.Struct, frozen=True):
@@ -113,7 +113,7 @@ class Definitions(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def load_definitions(version: FHIRVersion) -> Definitions:
-    """Return the definitions of a version; the first call reads the file."""
+    """Return the definitions of a version; the file is read once."""
     source = files("helios_core.fhir.definitions") / f"{version.value}.json"
     return msgspec.json.decode(source.read_bytes(), type=Definitions)
 
@@ -121,11 +121,13 @@ def load_definitions(version: FHIRVersion) -> Definitions:
 @cache
 def load_link_tables(version: FHIRVersion) -> Mapping[str, Mapping[str, str]]:
     """
-    Return, by type or path and JSON name, the type of each element that is or contains a link.
+    Return the elements that are or contain a link: a type by parent and JSON name.
 
-    Such a type is uri, url, oid, uuid, xhtml, `reference` (the text of a Reference), Resource, or
-    another type or path of the tables. The elements that can be anywhere (extension,
-    modifierExtension, contained) are left out; canonical is no link (FHIR R4, http.html#trules).
+    The parent is a data type, a resource type, or the path of an element without a type of its
+    own, such as `Patient.contact`. The type is uri, url, oid, uuid, xhtml, `reference` (the text
+    of a Reference), Resource, or another parent of the table. Elements that can be anywhere
+    (extension, modifierExtension, contained) are left out. A canonical is not a link (FHIR R4,
+    http.html#trules).
     """
     source = files("helios_core.fhir.definitions") / f"{version.value}.links.json"
     return msgspec.json.decode(source.read_bytes(), type=dict[str, dict[str, str]])
@@ -134,11 +136,12 @@ def load_link_tables(version: FHIRVersion) -> Mapping[str, Mapping[str, str]]:
 @cache
 def load_shapes(version: FHIRVersion) -> Mapping[str, Mapping[str, str]]:
     """
-    Return, by type or path and JSON name, the type or path of the child elements.
+    Return the type of each child element by parent and JSON name.
 
-    `*` follows where a child repeats. Primitive children that do not repeat are left out, and so
-    are the elements that can be anywhere (id, extension, modifierExtension, contained); a choice
-    has an empty entry besides, as in `value[x]`, except at the root of R6.
+    Parents are as in `load_link_tables`. A `*` follows the type of a child that repeats. Primitive
+    children that do not repeat are left out, and so are elements that can be anywhere (id,
+    extension, modifierExtension, contained). A choice has one entry for each type and one more,
+    such as `value[x]`, whose type is empty; the root elements of R6 lack the latter.
     """
     source = files("helios_core.fhir.definitions") / f"{version.value}.shapes.json"
     return msgspec.json.decode(source.read_bytes(), type=dict[str, dict[str, str]])

@@ -19,16 +19,16 @@ from helios_core.fhir.definitions.structure_definitions import (
 )
 
 LEAVES = frozenset({"uri", "url", "oid", "uuid", "xhtml"})
-"""Primitive types that can hold a link; canonical is none (FHIR R4, http.html#trules)."""
+"""Primitive types that can hold a link; canonical cannot (FHIR R4, http.html#trules)."""
 
 _ANYWHERE = frozenset({"extension", "modifierExtension", "contained"})
 
 
 def link_tables(source: Path, version: FHIRVersion) -> Tables:
     """
-    Return the type of each child that is or contains a link, by type or path and JSON name.
+    Return the table of a version as `load_link_tables` describes it.
 
-    Extensions and contained resources are left out: they can be anywhere.
+    R6 has that of R5 with the root elements of `R6.json`.
     """
     if version is FHIRVersion.R6:
         return _with_root_elements(link_tables(source, FHIRVersion.R5), version)
@@ -51,7 +51,7 @@ def _with_root_elements(tables: Tables, version: FHIRVersion) -> Tables:
         if (root := path.partition(".")[0]) in definitions.types or root not in old_types
     }
     for resource_type, elements in definitions.root_elements.items():
-        # A backbone element is written `Account_Balance`.
+        # The source of R6 writes the type of a backbone element as `Account_Balance`.
         tables.setdefault(resource_type, {}).update(
             (name, f"{resource_type}.{name}" if "_" in type_ else type_)
             for name, element in elements.items()

@@ -1,5 +1,5 @@
 """
-Generate the tables of which elements repeat, and what is in them, from HL7's StructureDefinitions.
+Generate the tables of the types of child elements from HL7's StructureDefinitions.
 
 Run `python -m helios_core.fhir.definitions.generate_shapes FOLDER`; the folder is that of
 `generate_links`. The server does not import this module.
@@ -51,7 +51,7 @@ def _with_root_elements(tables: Tables) -> Tables:
     for resource_type, elements in definitions.root_elements.items():
         for name, element in elements.items():
             for type_ in element.types:
-                # A backbone element is written `Account_Balance`.
+                # The source of R6 writes the type of a backbone element as `Account_Balance`.
                 own = f"{resource_type}.{name}" if "_" in type_ else type_
                 if name not in _INHERITED and (own[:1].isupper() or element.max != "1"):
                     children = tables.setdefault(resource_type, {})

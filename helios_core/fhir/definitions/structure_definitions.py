@@ -13,10 +13,10 @@ from xml.etree import ElementTree as ET
 from helios_core.fhir.data_types import choice_suffix
 
 CHOICE = "[x]"
-"""How the path of an element of several types ends."""
+"""The ending of the path of a choice element, which can have several types."""
 
 Tables = dict[str, dict[str, str]]
-"""What a generator writes: by type or path, what it says of each child by its JSON name."""
+"""The output of a generator: a type by parent (a type or path) and JSON name of the child."""
 
 _XML = "{http://hl7.org/fhir}"
 _ANONYMOUS = frozenset({"BackboneElement", "Element"})
@@ -27,11 +27,11 @@ class ElementOfType(NamedTuple):
 
     path: str
     types: list[str]
-    """The codes of its types; the path of the element whose content it has, if it reuses one."""
+    """The codes of its types; for a contentReference, the path that it points to."""
     repeats: bool
 
     def children(self, name: str) -> Iterator[tuple[str, str]]:
-        """Yield its JSON names, `name` being its own in the path, with the type of each."""
+        """Yield each JSON name of the element with its type; `name` is the end of its path."""
         for type_ in self.types:
             suffix = choice_suffix(type_) if name.endswith(CHOICE) else ""
             yield name.removesuffix(CHOICE) + suffix, self.path if type_ in _ANONYMOUS else type_

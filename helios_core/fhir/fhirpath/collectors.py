@@ -1,9 +1,9 @@
 """
 Collect values from decoded JSON, one step of a path at a time.
 
-A collector appends to its second argument, mostly a list, every value that the rest of a path
-selects below a node. A compiled step takes the collector for the rest of a path and returns the
-collector that starts one step earlier.
+A collector takes a node and an output, mostly a list, and appends to the output every value that
+the rest of a path selects below the node. A compiled step takes the collector for the rest of a
+path and returns the collector that starts one step earlier.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ def append(node: Any, out: Any) -> None:  # noqa: ANN401 - decoded JSON
 
 
 def join_steps(steps: Sequence[CompiledStep]) -> CompiledStep:
-    """Return one step that takes several, the first of them first."""
+    """Return one step that performs several, in their order."""
 
     def joined(rest: Collector) -> Collector:
         for step in reversed(steps):

@@ -36,18 +36,18 @@ from helios_core.fhir.fhirpath.parser import (
 
 
 class IndexedPath(msgspec.Struct, frozen=True, kw_only=True):
-    """A compiled path as the index uses it: without its conditions, split after the root."""
+    """A compiled path for the index: without its conditions, split after the root element."""
 
     element: str
     """The root element at which the path begins."""
     below: str
-    """The names of `steps`; two paths with the same element and names have the same values."""
+    """The names of `steps`; two paths with the same element and names select the same values."""
     steps: CompiledStep
     """The steps below the element."""
 
 
 class CompiledPath(msgspec.Struct, frozen=True, kw_only=True):
-    """Collects the values of one path; each item of an array on the way is followed."""
+    """A compiled path; at an array it continues with each item."""
 
     collect: Collector
     """Appends the values below its first argument to its second."""

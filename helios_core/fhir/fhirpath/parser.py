@@ -1,8 +1,8 @@
 """
 Parse the FHIRPath expressions of the published definitions into paths of steps.
 
-Supported is what those definitions use: paths, unions, casts, and the few functions below.
-Anything else is an error; an expression is never evaluated in part.
+It supports what those definitions use: paths, unions, casts, and the few functions below.
+Anything else is an error, so that no part of an expression is silently ignored.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Chains and `_has`: conditions on resources that this one references, or that reference it."""
+"""Chains and `_has`: conditions on resources that a resource refers to, or that refer to it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -109,7 +109,7 @@ def _ids_in(leaves: Iterable[Any], resource_type: str, base_urls: Sequence[str])
 
 
 def _lookup_key(direction: str, filter_: Filter, query: str) -> str:
-    # A hash, because keys may be logged and search values must not be.
+    # The query is hashed, because keys may be logged and search values must not be.
     text = f"{direction}|{filter_.resource_type}|{query}"
     return f"{direction}-{filter_.resource_type}-{to_unsigned(hash_text(text)):016x}"
 

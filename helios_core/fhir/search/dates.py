@@ -33,7 +33,7 @@ Interval = tuple[int, int]
 
 _Bound = Annotated[int, msgspec.Meta(ge=EARLIEST, le=LATEST)]
 SortType = tuple[_Bound, _Bound]
-"""What a date is sorted by, for msgspec."""
+"""The type of the values by which dates are sorted, for msgspec."""
 
 
 def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
@@ -54,18 +54,18 @@ def prefilter(criterion: Criterion) -> Prefilter | None:
         for prefix, low, high in _parse_values(criterion)
     ]
     if criterion.parameter.code == "_lastUpdated":
-        return prefilters.any_prefilter(each and _updated_within(*each) for each in bounds)
+        return prefilters.any_prefilter(own and _updated_within(*own) for own in bounds)
     if not criterion.parameter.groups:
         return None
     return prefilters.any_prefilter(
-        each and SpanWithin(group=span_group(name), **dict(zip(_BOUND_NAMES, each, strict=True)))
+        own and SpanWithin(group=span_group(name), **dict(zip(_BOUND_NAMES, own, strict=True)))
         for name in criterion.parameter.groups
-        for each in bounds
+        for own in bounds
     )
 
 
 def sort_values(leaf: Any) -> tuple[Interval, ...]:  # noqa: ANN401 - decoded JSON
-    """Return the interval of a leaf: what begins first comes first, then what ends first."""
+    """Return the interval of a leaf; intervals sort by their beginning, then by their end."""
     own = interval(leaf)
     return () if own is None else (own,)
 
@@ -79,8 +79,8 @@ def interval(leaf: Any) -> Interval | None:  # noqa: ANN401 - decoded JSON
     """
     Return the interval of a date, dateTime, instant, Period or Timing.
 
-    None if the leaf has none or an invalid one, or if it ends before it begins. The interval of a
-    Timing covers its events and its boundsPeriod.
+    Return None if there is no interval, it is invalid, or it ends before it begins. The interval
+    of a Timing covers its events and its boundsPeriod.
     """
     if type(leaf) is str:
         return _parse_interval(leaf)
@@ -107,7 +107,7 @@ def _timing_interval(timing: dict[str, Any]) -> Interval | None:
     events = timing.get("event")
     intervals = [interval(event) for event in events] if type(events) is list else []
     intervals.append(_period_interval(bounds) if type(bounds) is dict else None)
-    valid = [each for each in intervals if each is not None]
+    valid = [own for own in intervals if own is not None]
     return (min(low for low, _ in valid), max(high for _, high in valid)) if valid else None
 
 
@@ -197,7 +197,7 @@ _BOUNDS: Mapping[str, Callable[[int, int], Bounds]] = {
 def _updated_within(
     low_from: int | None, low_to: int | None, high_from: int | None, high_to: int | None
 ) -> UpdatedWithin:
-    """Return the bounds of an instant, whose first microsecond is its last one."""
+    """Return the bounds of an instant, whose first microsecond is also its last one."""
     since = [bound for bound in (low_from, high_from) if bound is not None]
     until = [bound for bound in (low_to, high_to) if bound is not None]
     return UpdatedWithin(since=max(since, default=None), until=min(until, default=None))

@@ -22,9 +22,9 @@ class Lookup(msgspec.Struct, frozen=True, kw_only=True):
     """
     A search of other resources, to be made before a filter can be used.
 
-    Its result is the union of `ids_in` over the resources of `resource_type`. Those that do not
-    satisfy `filter.prefilter()` add nothing and can be left out. Both belong to what `resolved`
-    returns: the filter can have lookups of its own.
+    Its result is the union of `ids_in` over the resources of `resource_type`. Resources that do
+    not satisfy `filter.prefilter()` add nothing and can be left out. If the filter has lookups of
+    its own, call `resolved` first, and use `ids_in` and `filter` of what it returns.
     """
 
     key: str
@@ -32,12 +32,12 @@ class Lookup(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     filter: "Filter"
     reference: str | None = None
-    """The parameter whose references are the result; None if the ids of the matches are."""
+    """The parameter whose references are the result; if None, the ids of the matches are."""
     ids: Callable[[DecodedResource], frozenset[str]]
     decode: Callable[[bytes], DecodedResource]
 
     def resolved(self, results: LookupResults) -> "Lookup":
-        """Return the lookup without those it depends on; `results` has their ids by key."""
+        """Return the lookup with its own lookups resolved; `results` has their ids by key."""
         return msgspec.structs.replace(self, filter=self.filter.resolved(results))
 
     def ids_in(self, line: bytes) -> frozenset[str]:
@@ -80,7 +80,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         """
         Return the lookups to make before `matches` may be called, without duplicates.
 
-        One that depends on another comes after it.
+        A lookup that depends on another one comes after it.
         """
         return tuple({lookup.key: lookup for lookup in self._lookups()}.values())
 
@@ -96,7 +96,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     def matches(self, line: bytes) -> bool:
         """
-        Whether a resource matches; `line` is its JSON.
+        Return whether a resource matches; `line` is its JSON.
 
         Raises:
             RuntimeError: There are lookups; use the filter that `resolved` returns.
@@ -115,14 +115,14 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_filter(resource_type: str, condition: Condition) -> Filter:
-    """Return the filter with a condition."""
+    """Return the filter of a type that has this condition."""
     decode = make_decoder(condition.elements)
     return Filter(resource_type=resource_type, condition=condition, decode=decode)
 
 
 def any_filter(filters: Sequence[Filter]) -> Filter:
     """
-    Return the filter that matches what at least one of several filters matches.
+    Return the filter that matches resources that at least one of several filters matches.
 
     Raises:
         ValueError: There are no filters, or they are of several resource types.
@@ -134,7 +134,7 @@ def any_filter(filters: Sequence[Filter]) -> Filter:
 
 
 def all_conditions(conditions: Sequence[Condition]) -> Condition:
-    """Return the condition that all of these hold; it always holds if there are none."""
+    """Return the condition that all conditions hold; without conditions it always holds."""
     if len(conditions) == 1:
         return conditions[0]
     tests = tuple(condition.test for condition in conditions)
@@ -146,7 +146,7 @@ def all_conditions(conditions: Sequence[Condition]) -> Condition:
 
 
 def any_condition(conditions: Sequence[Condition]) -> Condition:
-    """Return the condition that at least one of these holds."""
+    """Return the condition that at least one of several conditions holds."""
     if len(conditions) == 1:
         return conditions[0]
     tests = tuple(condition.test for condition in conditions)

@@ -20,7 +20,7 @@ class TypeIndex(msgspec.Struct, frozen=True, kw_only=True):
     """How the resources of one type are indexed."""
 
     collectors: Mapping[str, tuple[Collector, ...]]
-    """By root element; each adds to a `_Collected` what it indexes below a value of it."""
+    """By root element, functions that add the terms or spans of a value to a `_Collected`."""
     decode: Callable[[bytes], DecodedResource]
 
 
@@ -32,7 +32,7 @@ class _Collected(msgspec.Struct):
 def terms_of(
     resource: DecodedResource | bytes, version: FHIRVersion, resource_type: str
 ) -> IndexTerms:
-    """Return what to index of a resource, which is decoded or JSON."""
+    """Return the terms and spans to index for a resource, which is decoded or JSON."""
     index = type_index(version, resource_type)
     decoded = index.decode(resource) if isinstance(resource, bytes) else resource
     collected = _Collected(set(), [])
@@ -47,7 +47,7 @@ def terms_of(
 def terms_and_values(
     line: bytes, version: FHIRVersion, resource_type: str
 ) -> tuple[IndexTerms, tuple[Extremes | None, ...]]:
-    """Return what to index of a resource, and what it can be ordered by; `line` is its JSON."""
+    """Return the terms, and the values to order by, of a resource; `line` is its JSON."""
     decoded = type_index(version, resource_type).decode(line)
     terms = terms_of(decoded, version, resource_type)
     return terms, values_of(decoded, version, resource_type)
@@ -59,12 +59,12 @@ def type_index(version: FHIRVersion, resource_type: str) -> TypeIndex:
     collectors: dict[str, dict[tuple[str, str, str], Collector]] = {}
     for type_, path in _indexed_paths(compiled_parameters(version, resource_type).values()):
         for indexed in path.indexed:
-            # Several parameters can have a path in common; it is indexed once.
+            # A path that several parameters have in common is indexed once.
             key = (type_, path.group, indexed.below)
             collect = indexed.steps(_COLLECTORS[type_](path.group))
             collectors.setdefault(indexed.element, {})[key] = collect
     return TypeIndex(
-        collectors={element: tuple(own.values()) for element, own in collectors.items()},
+        collectors={element: tuple(by_key.values()) for element, by_key in collectors.items()},
         decode=make_decoder(frozenset(collectors)),
     )
 

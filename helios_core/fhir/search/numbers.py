@@ -54,7 +54,7 @@ def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
 
 
 def sort_values(leaf: Any) -> tuple[Bound, ...]:  # noqa: ANN401 - decoded JSON
-    """Return the lowest number that a leaf can be, rounded to 40 digits; no unit counts."""
+    """Return the lowest number that a leaf can be, rounded to 40 digits; units are ignored."""
     own = _interval(leaf)
     return () if own is None else ((_SORTED.plus(own[0][0]), own[0][1]),)
 
@@ -74,7 +74,7 @@ def _parse_value(criterion: Criterion, value: str) -> _Comparison:
     return _Comparison(check=check, system=system, unit=unit)
 
 
-def _make_check(  # noqa: PLR0911 - one of nine
+def _make_check(  # noqa: PLR0911 - one test for each prefix
     prefix: str, number: Decimal, *, exponential: bool
 ) -> Callable[[Bound, Bound], bool]:
     """Return a test of a leaf's interval; the precision of `number` matters to eq, ne and ap."""
@@ -111,7 +111,7 @@ def _half_unit(number: Decimal, *, exponential: bool) -> Decimal:
     return _EXACT.multiply(unit, fraction)
 
 
-def _interval(leaf: Any) -> Interval | None:  # noqa: ANN401, PLR0911 - one of each shape of JSON
+def _interval(leaf: Any) -> Interval | None:  # noqa: ANN401, PLR0911 - JSON of many data types
     if type(leaf) is not dict:
         number = _number(leaf)
         return ((number, 0), (number, 0)) if number is not None else None
@@ -163,7 +163,7 @@ def _quantities(leaf: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _unit_matches(quantity: dict[str, Any], comparison: _Comparison) -> bool:
-    """Whether the code matches in its system; if no system is requested, the code or the unit."""
+    """Return whether the code matches in its system or, without a system, the code or unit."""
     currency = quantity.get("currency")
     system = _CURRENCIES if currency else quantity.get("system")
     code = currency or quantity.get("code")

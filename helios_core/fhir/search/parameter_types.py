@@ -33,13 +33,13 @@ class ParameterType(msgspec.Struct, frozen=True, kw_only=True):
     modifiers: Callable[[CompiledParameter], tuple[str, ...]] = lambda _: ()
     """Returns the supported modifiers, except `missing` and the resource types of a reference."""
     sort_values: Callable[[Any], Iterable[Any]]
-    """Returns what a leaf is sorted by; several values where it has several parts."""
+    """Returns the values by which a leaf is sorted; several if it has several parts."""
     sort_type: Any = str
     """The type of these values, for msgspec."""
 
 
 def parameter_type(name: str) -> ParameterType:
-    """Return the implementation of a type; composite is none of them."""
+    """Return the implementation of a type; composite has none."""
     return _PARAMETER_TYPES[name]
 
 

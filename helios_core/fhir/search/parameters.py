@@ -20,7 +20,12 @@ _SUPPORTED_TYPES = frozenset(
     {"token", "string", "date", "number", "quantity", "reference", "uri", "composite"}
 )
 NOT_INDEXED = frozenset({"_id", "_lastUpdated", "_profile"})
-"""A store has id and instant anyway, and profiles are the same in most of its resources."""
+"""
+The codes of parameters without index terms.
+
+Stores look up ids and instants by other means. Most resources of a store have the same profiles,
+so that terms for profiles would hardly exclude any.
+"""
 
 _UNSUPPORTED = {
     "_content": "full-text search is not supported",
@@ -34,7 +39,7 @@ _UNSUPPORTED = {
     "phonetic": "phonetic matching is not supported",
 }
 """By code, why a parameter is not supported."""
-_ELSEWHERE = frozenset({"_language"})
+_IN_LATER_VERSIONS = frozenset({"_language"})
 """Parameters of every type that only later versions of FHIR define."""
 
 
@@ -94,8 +99,8 @@ class CompiledParameter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def selects(version: FHIRVersion, resource_type: str, code: str) -> bool:
-    """Return whether any version of FHIR defines that a parameter selects resources."""
-    known = code in _UNSUPPORTED or code in _ELSEWHERE
+    """Return whether any version of FHIR defines this parameter and it selects resources."""
+    known = code in _UNSUPPORTED or code in _IN_LATER_VERSIONS
     return known or code in compiled_parameters(version, resource_type)
 
 
@@ -128,7 +133,7 @@ def compiled_parameters(
     """
     Return every published search parameter of a resource type by code.
 
-    A parameter that is not supported is a text that says why.
+    In place of an unsupported parameter there is the reason.
 
     Raises:
         InvalidParameter: There is no such resource type.
@@ -172,7 +177,7 @@ def _compile(
 
 
 def _own_paths(expression: str | None, resource_type: str) -> list[Path]:
-    """Return the paths of a resource type; if no path names it, those that name no type."""
+    """Return the paths that begin at a resource type, or else those that name no type."""
     paths = parse_expression(expression) if expression else ()
     own = [path for path in paths if path.root in _BASE_TYPES | {resource_type}]
     return own or [path for path in paths if path.root is None]

@@ -38,6 +38,7 @@ class AnyTerm(msgspec.Struct, frozen=True):
     """The resource has at least one of these terms; never satisfied if there are none."""
 
     terms: frozenset[int]
+    """Signed 64-bit numbers, as in `IndexTerms`."""
 
 
 class SpanWithin(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,7 @@ class SpanWithin(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     group: int
+    """A signed 64-bit number, as in `IndexTerms`."""
     low_from: int | None = None
     low_to: int | None = None
     high_from: int | None = None
@@ -70,7 +72,7 @@ class UpdatedWithin(msgspec.Struct, frozen=True, kw_only=True):
     """
     The `meta.lastUpdated` of the version is between two bounds, in microseconds since 1970.
 
-    Both are inclusive; None is no bound.
+    `since` and `until` are inclusive; None is no bound.
     """
 
     since: int | None = None
@@ -114,13 +116,13 @@ def hash_text(text: str) -> int:
 
 
 def all_prefilters(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
-    """Return the prefilter that all of these are satisfied; None is always satisfied."""
+    """Return the prefilter that requires all of these; None requires nothing."""
     parts = tuple(dict.fromkeys(part for part in prefilters if part is not None))
     return AllOf(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
 def any_prefilter(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
-    """Return the prefilter that at least one of these is satisfied; None is always satisfied."""
+    """Return the prefilter that requires at least one of these; None requires nothing."""
     parts: list[Prefilter] = []
     terms: set[int] = set()
     ids: set[str] = set()
@@ -142,7 +144,7 @@ def any_prefilter(prefilters: Iterable[Prefilter | None]) -> Prefilter | None:
 
 
 def satisfies(prefilter: Prefilter, terms: IndexTerms, *, resource_id: str, updated: int) -> bool:
-    """Whether a resource satisfies a prefilter; `updated` is in microseconds since 1970."""
+    """Return whether a resource satisfies a prefilter; `updated` is microseconds since 1970."""
     match prefilter:
         case AnyTerm(any_of):
             return not any_of.isdisjoint(terms.terms)
@@ -179,15 +181,16 @@ def lookup_cost(prefilter: Prefilter) -> int:
 
 
 def id_term(resource_id: str) -> int:
-    """Return the term that a resource has for its id, among those of `necessary_terms`."""
+    """Return the term for the id of a resource, as `necessary_terms` uses it."""
     return hash_text(resource_id)
 
 
 def necessary_terms(prefilter: Prefilter | None) -> AbstractSet[int] | None:
     """
-    Return terms of which whatever satisfies a prefilter has one or more, None if not known.
+    Return terms of which every resource that satisfies a prefilter has at least one.
 
-    They are those of its index entry and the `id_term` of its id.
+    Return None if no such terms are known. The terms of a resource are those of its index entry
+    and the `id_term` of its id.
     """
     match prefilter:
         case AnyTerm(terms):
@@ -195,8 +198,8 @@ def necessary_terms(prefilter: Prefilter | None) -> AbstractSet[int] | None:
         case AnyId(ids):
             return frozenset(map(id_term, ids))
         case AllOf(parts):
-            each = map(necessary_terms, parts)
-            return next((known for known in each if known is not None), None)
+            by_part = map(necessary_terms, parts)
+            return next((known for known in by_part if known is not None), None)
         case AnyOf(parts):
             union = set[int]()
             for part in parts:

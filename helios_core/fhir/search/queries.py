@@ -27,7 +27,7 @@ from helios_core.fhir.search.parameters import (
 from helios_core.fhir.search.values import alternatives
 
 Pairs = Sequence[tuple[str, str]]
-"""Names with their modifiers and chains, and values, whose escapes are kept; percent-decoded."""
+"""Percent-decoded names, with modifiers and chains, and values, in which `\\,` stays escaped."""
 
 RESULT_PARAMETERS = frozenset(
     {
@@ -51,9 +51,9 @@ RESULT_PARAMETERS = frozenset(
 """Search result parameters, which shape the result and select no resources."""
 
 MAX_STEPS = 5
-"""The number of steps of one chain or `_has`."""
+"""The maximum number of steps of one chain or `_has`."""
 MAX_CHAINED_TYPES = 8
-"""The number of resource types that the last step of a chain may lead to without naming one."""
+"""The maximum number of resource types of the last step of a chain that does not name one."""
 
 _NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}(?:[:.][A-Za-z0-9_\-]{1,64}){0,24}")
 _HAS_PARTS = 4
@@ -87,7 +87,7 @@ def compile_query(
     """
     Compile a search.
 
-    A resource matches if it meets every pair; of the values that a pair lists, one is enough.
+    A resource matches if it meets every pair; it meets a pair if it matches any of its values.
 
     Absolute references are to this server if they begin with one of `base_urls`. The prefix `ap`
     of dates depends on `now`; processes that must agree have to pass the same instant.
@@ -117,7 +117,7 @@ def _compile(search: _Search, pairs: Pairs) -> Filter:
 
 def refuse_result_parameter(name: str) -> None:
     """
-    Check that a parameter can select resources.
+    Check that a parameter is not a search result parameter, which cannot select resources.
 
     Raises:
         UnsupportedParameter: It is a search result parameter.
@@ -243,7 +243,7 @@ def _target_types(
     """
     Return the resource types of a step: the one in the name, or those that have the parameter.
 
-    Only the last step may lead to several, so that their number does not multiply.
+    Only the last step may have several, because their numbers would multiply.
     """
     types = reference_types(search.version, reference)
     prefix = f"search parameter {reference.code} of {search.resource_type}"

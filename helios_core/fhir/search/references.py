@@ -30,7 +30,7 @@ _EXPECTED = "expected an id, Type/id, or an absolute URL"
 
 
 class ReferenceSet(msgspec.Struct, frozen=True, kw_only=True):
-    """The references of a criterion; a leaf matches if it is any of them."""
+    """The references of a criterion; a leaf matches if it is one of them."""
 
     base_urls: Sequence[str]
     ids: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ class ReferenceSet(msgspec.Struct, frozen=True, kw_only=True):
     """URLs, and `Type/id/_history/version` without a base URL; the text must be equal."""
 
     def matches(self, leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
-        """Whether a leaf is one of the references."""
+        """Return whether a leaf is one of the references."""
         text = reference_text(leaf)
         if text is None:
             return False
@@ -76,7 +76,7 @@ def reference_text(leaf: Any) -> str | None:  # noqa: ANN401 - decoded JSON
 
 def reference_key(text: str) -> str:
     """
-    Return what a reference is indexed under: its id, whatever its server and version.
+    Return the key under which a reference is indexed: its id, whatever its server and version.
 
     A canonical URL is indexed under the URL without its version.
     """
@@ -110,7 +110,7 @@ def prefilter(criterion: Criterion) -> Prefilter | None:
 
 
 def prefilter_for_keys(parameter: CompiledParameter, keys: Iterable[str]) -> Prefilter | None:
-    """Return the terms of a parameter's references that have one of these keys."""
+    """Return the prefilter for references with one of these keys (`reference_key`)."""
     keys = tuple(keys)
     terms = (
         prefilters.term_hash(group, TERM_KIND, key) for group in parameter.groups for key in keys
@@ -152,7 +152,7 @@ def parse_references(criterion: Criterion) -> ReferenceSet:
 
 
 def sort_values(leaf: Any) -> tuple[str, ...]:  # noqa: ANN401 - decoded JSON
-    """Return the text of a reference as it is."""
+    """Return the text of a reference."""
     text = reference_text(leaf)
     return () if text is None else (text,)
 

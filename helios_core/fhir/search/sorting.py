@@ -21,16 +21,16 @@ from helios_core.fhir.search.prefilters import (
 from helios_core.fhir.search.value_orders import ValueOrder, ordered_parameters
 
 MAX_KEYS: Final = 10
-"""The number of parameters that one search can be sorted by."""
+"""The maximum number of parameters by which one search can be sorted."""
 MAX_TEXT: Final = 100
-"""The number of characters of a text by which it is sorted."""
+"""The number of characters at the beginning of a text by which it is sorted."""
 
 _UPDATED = "_lastUpdated"
 
 SortValues = tuple[Any, ...]
-"""What a resource is sorted by, one value for each key; None where it has no value."""
+"""The values by which a resource is sorted, one for each key; None where it has no value."""
 Position = tuple[Any, ...]
-"""The place of a resource in an order; positions compare as their resources follow each other."""
+"""The position of a resource in an order: that of an earlier resource is less."""
 
 
 class SortKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class SortKey(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """Return how `_sort` names it."""
+        """Return the key as `_sort` names it."""
         return f"-{self.parameter.code}" if self.descending else self.parameter.code
 
     def value(self, resource: DecodedResource) -> Any:  # noqa: ANN401 - by the parameter's type
@@ -59,7 +59,7 @@ class SortKey(msgspec.Struct, frozen=True, kw_only=True):
         Return a value that was encoded as JSON.
 
         Raises:
-            InvalidParameter: It is no value of the parameter.
+            InvalidParameter: It is not a value of the parameter.
         """
         try:
             parsed = msgspec.convert(value, parameter_type(self.parameter.type).sort_type | None)
@@ -71,20 +71,20 @@ class SortKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sort(msgspec.Struct, frozen=True, kw_only=True):
-    """An order of the resources of one type; equal ones follow each other by id."""
+    """An order of the resources of one type; resources with equal values are ordered by id."""
 
     keys: tuple[SortKey, ...]
     decode: Callable[[bytes], DecodedResource]
     value_order: ValueOrder | None = None
-    """That of the first key, in which an index may have the resources; None if it cannot."""
+    """The order by the first key, which an index may keep; None if an index cannot keep it."""
 
     @property
     def text(self) -> str:
-        """Return the value of `_sort` that means this order."""
+        """Return the value of `_sort` for this order."""
         return ",".join(key.text for key in self.keys)
 
     def values(self, line: bytes) -> SortValues:
-        """Return what a resource is sorted by; `line` is its JSON."""
+        """Return the values by which a resource is sorted; `line` is its JSON."""
         resource = self.decode(line)
         return tuple(key.value(resource) for key in self.keys)
 
@@ -114,8 +114,8 @@ class Sort(msgspec.Struct, frozen=True, kw_only=True):
         key = self.keys[0]
         if key.descending:
             first, last = last, first
-        # What begins at the same time differs in its end, which the index need not know.
-        low, high = (None if each is None else each[0][0] for each in (first, last))
+        # Only beginnings are compared: intervals with the same beginning are all included.
+        low, high = (None if values is None else values[0][0] for values in (first, last))
 
         def test(resource: DecodedResource) -> bool:
             value = key.value(resource)
@@ -142,32 +142,37 @@ class Sort(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def position(self, values: SortValues, resource_id: str) -> Position:
-        """Return the place of a resource; one without a value comes last in either direction."""
-        return (*self._places(values), resource_id)
+        """Return the position of a resource; a missing value comes last in either direction."""
+        return (*self._ranks(values), resource_id)
 
     def begin(self, after: SortValues) -> tuple[Interval | None, str]:
-        """Return behind which value and id of its order an index has all behind a position."""
+        """
+        Return the value and id after which an index has all resources after a given one.
+
+        `after` has the sort values of that resource, then its id.
+        """
         return after[0], after[-1] if len(self.keys) == 1 else ""
 
     def reached(self, value: Interval | None, resource_id: str) -> Position:
-        """Return up to where all positions are known if an index was read up to this entry."""
-        place = _place(self.keys[0], value)
-        # Among those with the value, only one key leaves the rest of the order to the ids.
-        return (place, resource_id) if len(self.keys) == 1 else (place,)
+        """Return the position up to which all are known once an index is read up to an entry."""
+        rank = _rank(self.keys[0], value)
+        # With a single key, resources with the same value are ordered by id, as in the index.
+        return (rank, resource_id) if len(self.keys) == 1 else (rank,)
 
-    def _places(self, values: SortValues) -> Iterator[tuple[int, Any]]:
+    def _ranks(self, values: SortValues) -> Iterator[tuple[int, Any]]:
         for key, value in zip(self.keys, values, strict=True):
-            yield _place(key, value)
+            yield _rank(key, value)
 
 
-def _place(key: SortKey, value: Any) -> tuple[int, Any]:  # noqa: ANN401 - by the parameter's type
+def _rank(key: SortKey, value: Any) -> tuple[int, Any]:  # noqa: ANN401 - by the parameter's type
+    """Return the comparison key of a value: keys sort as values do in the order of `key`."""
     if value is None:
         return 1, ""
     return 0, _Reversed(value) if key.descending else value
 
 
 class _Reversed:
-    """A value that is less than another one if it is greater."""
+    """A wrapper that reverses the comparison of values, for descending order."""
 
     __slots__ = ("value",)
 
@@ -185,12 +190,12 @@ class _Reversed:
 
 def parse_sort(version: FHIRVersion, resource_type: str, text: str) -> Sort:
     """
-    Parse the value of `_sort`: codes of parameters joined by commas, `-` in front of descending.
+    Parse the value of `_sort`: codes of parameters joined by commas, `-` before a descending one.
 
-    What follows `_id` decides nothing and is left out.
+    Parameters after `_id` are left out: they have no effect, because ids are unique.
 
     Raises:
-        UnsupportedParameter: One cannot be sorted by, or there are more than `MAX_KEYS`.
+        UnsupportedParameter: A parameter cannot be sorted by, or there are more than `MAX_KEYS`.
     """
     names = text.split(",")
     if len(names) > MAX_KEYS:
@@ -201,7 +206,8 @@ def parse_sort(version: FHIRVersion, resource_type: str, text: str) -> Sort:
         if not isinstance(parameter, CompiledParameter) or parameter.type == "composite":
             codes = ", ".join(sortable(version, resource_type))
             raise UnsupportedParameter(
-                f"_sort: {resource_type} has no such parameter to sort by; there are: {codes}"
+                f"_sort: {resource_type} cannot be sorted by one of these parameters; it can be "
+                f"sorted by: {codes}"
             )
         keys.append(SortKey(parameter=parameter, descending=name.startswith("-")))
         if parameter.code == "_id":

@@ -51,8 +51,8 @@ def normalize(text: str) -> str:
     if text.isascii():
         return " ".join(text.lower().translate(_ASCII).split())
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    spaced = (" " if unicodedata.category(each) == "Pd" else each for each in folded)
-    return " ".join("".join(each for each in spaced if not _is_ignored(each)).split())
+    spaced = (" " if unicodedata.category(char) == "Pd" else char for char in folded)
+    return " ".join("".join(char for char in spaced if not _is_ignored(char)).split())
 
 
 def modifiers(_parameter: CompiledParameter) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def text_test(criterion: Criterion) -> Callable[[str, bool], bool]:
         return lambda text, _: any(value in normalize(text) for value in normalized)
     later_words = tuple(f" {value}" for value in normalized)
 
-    def begins(text: str, any_word: bool) -> bool:  # noqa: FBT001 - one of two shapes of text
+    def begins(text: str, any_word: bool) -> bool:  # noqa: FBT001 - positional for speed
         compared = normalize(text)
         return compared.startswith(normalized) or (
             any_word and any(word in compared for word in later_words)

@@ -15,7 +15,7 @@ class SupportedParameter(msgspec.Struct, frozen=True, kw_only=True):
     modifiers: tuple[str, ...]
     """As in SearchParameter.modifier: `type` stands for the resource types of a reference."""
     chains_to: tuple[str, ...] = ()
-    """The resource types through which a reference can be chained."""
+    """The resource types to which a reference can be chained."""
 
 
 def supported_parameters(version: FHIRVersion, resource_type: str) -> list[SupportedParameter]:

@@ -27,7 +27,7 @@ _OF_TYPE_PARTS = 3
 
 class TokenSet(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The tokens of a criterion; a leaf matches if it is any of them.
+    The tokens of a criterion; a leaf matches if it is one of them.
 
     Codes are case-folded unless `exact`: when in doubt, case should not matter (FHIR R4,
     3.1.1.4.10).
@@ -42,15 +42,15 @@ class TokenSet(msgspec.Struct, frozen=True, kw_only=True):
     exact: bool = False
 
     def matches(self, leaf: Any) -> bool:  # noqa: ANN401 - decoded JSON
-        """Whether a leaf is one of the tokens."""
+        """Return whether a leaf is one of the tokens."""
         for system, code in codings(leaf):
             folded = code if self.exact else code.casefold()
             if folded in self.codes:
                 return True
             if system is None:
-                # The element implies the system of its codes. It is not known here, so that any
-                # system of the criterion is taken to be the right one.
-                if self.systems or any(folded == each for _, each in self.pairs):
+                # The element implies the system of its codes. It is not known here, so any system
+                # of the criterion is accepted.
+                if self.systems or any(folded == own for _, own in self.pairs):
                     return True
             elif (system, folded) in self.pairs or (system in self.systems):
                 return True
@@ -138,7 +138,7 @@ def prefilter(criterion: Criterion) -> Prefilter | None:
 
 
 def sort_values(leaf: Any) -> Iterator[str]:  # noqa: ANN401 - decoded JSON
-    """Yield the codes of a leaf, in whatever system, without case."""
+    """Yield the codes of a leaf, case-folded and without their systems."""
     return (code.casefold() for _, code in codings(leaf) if code)
 
 
@@ -170,7 +170,7 @@ def _texts(leaf: Any) -> Iterator[str]:  # noqa: ANN401 - decoded JSON
     texts = [holder.get("text") for holder in holders]
     coding = concept.get("coding")
     displayed = coding if type(coding) is list else [concept]
-    texts += [each.get("display") for each in displayed if type(each) is dict]
+    texts += [item.get("display") for item in displayed if type(item) is dict]
     yield from (text for text in texts if type(text) is str)
 
 

@@ -33,7 +33,7 @@ def leaf_test(criterion: Criterion) -> Callable[[Any], bool]:
 
 
 def sort_values(leaf: Any) -> tuple[str, ...]:  # noqa: ANN401 - decoded JSON
-    """Return a URI as it is."""
+    """Return the URI."""
     return (leaf,) if type(leaf) is str else ()
 
 

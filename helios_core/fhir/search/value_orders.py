@@ -1,8 +1,8 @@
 """
-Orders by the values of a resource that an index can keep: those of its date parameters.
+Orders of resources that an index can keep: those by the values of date parameters.
 
-The numbers of the orders are those of a resource type in a FHIR version, so that a few fields are
-enough for the resources of all types.
+The orders are numbered within a resource type of a FHIR version, so that an index needs only a few
+fields for the resources of all types.
 """
 
 from functools import cache
@@ -16,26 +16,30 @@ from helios_core.fhir.search.filters import DecodedResource
 from helios_core.fhir.search.parameters import CompiledParameter, compiled_parameters
 
 MAX_VALUE_ORDERS = 6
-"""How many orders a type has at most; by other dates the core sorts itself."""
+"""The maximum number of orders of a type; by other dates the core itself sorts."""
 
 VALUES_VERSION = 1
 """Incremented when `values_of` or the number of an order changes; see `ENTRIES_VERSION`."""
 
 
 class ValueOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """By one value of each resource; equal ones go by id, and those without one come last."""
+    """
+    An order by one value of each resource.
+
+    Resources with equal values are ordered by id; those without a value come last.
+    """
 
     number: int
-    """Which one of the values, from 0."""
+    """The index in `values_of` of the value, from 0."""
     descending: bool = False
-    """Whether the greatest value of a resource counts, and the greatest of all comes first."""
+    """Whether a resource counts by its greatest value, and the greatest value comes first."""
 
 
 class Extremes(msgspec.Struct, frozen=True, array_like=True):
     """
-    What a resource with several values is ordered by, in either direction.
+    The `least` and the `greatest` value of a resource, by which it is ordered.
 
-    A value is the first and the last microsecond of a date, from -(1 << 62) to 1 << 62.
+    A value is the first and the last microsecond of a date since 1970, from -(1 << 62) to 1 << 62.
     """
 
     least: tuple[int, int]
@@ -46,14 +50,14 @@ def values_of(
     resource: DecodedResource, version: FHIRVersion, resource_type: str
 ) -> tuple[Extremes | None, ...]:
     """Return the values of a resource in the orders of its type, None where it has none."""
-    found = list[Extremes | None]()
+    extremes = list[Extremes | None]()
     for parameter in ordered_parameters(version, resource_type):
         leaves = list[Any]()
         for path in parameter.paths:
             path.collect(resource, leaves)
         intervals = [own for leaf in leaves for own in dates.sort_values(leaf)]
-        found.append(Extremes(min(intervals), max(intervals)) if intervals else None)
-    return tuple(found)
+        extremes.append(Extremes(min(intervals), max(intervals)) if intervals else None)
+    return tuple(extremes)
 
 
 @cache

@@ -1,8 +1,8 @@
 r"""
 Split and unescape search values (FHIR R4, 3.1.1.4.19).
 
-In a value `\,` `\|` `\$` and `\\` stand for the second character. A backslash in front of any
-other character stands for itself.
+In a value, `\,` `\|` `\$` and `\\` stand for their second character. A backslash before any other
+character stands for itself.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The route on which the files of an export are downloaded."""
+"""The route for downloading the files of an export."""
 
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -40,7 +40,7 @@ from helios_core.storage.job_records import part_not_found
 
 CHANGED: Final = (
     "The file is not the one that If-Match or If-Unmodified-Since names; compressed and plain "
-    "files have different ETags. Download it from its start, with the Accept-Encoding of before."
+    "files have different ETags. Download it from its start, with the same Accept-Encoding."
 )
 
 
@@ -59,7 +59,7 @@ class DownloadRoutes:
     async def download(
         self, request: HTTPRequest, job_id: FromPath[str], name: FromPath[str]
     ) -> ASGIApp:
-        """Send a file or a range of it; with gzip if it is stored so and the client accepts it."""
+        """Send a file or a range of it; compressed if it is stored so and gzip is accepted."""
         tenant, principal = self._guard.tenant(request), self._guard.principal(request)
         job = await visible_job(self._backends, principal, tenant, job_id)
         structlog.contextvars.bind_contextvars(job_id=job_id)
@@ -85,7 +85,7 @@ class DownloadRoutes:
         return await self._send(representation, byte_range, head=request.method == HttpMethod.HEAD)
 
     async def _published_part(self, job: Job, name: str) -> Part:
-        """Look a part up in its job: no path in the output store is ever built from `name`."""
+        """Return a part of a job by name; no path in the output store is ever built from it."""
         if job.status is JobStatus.COMPLETE or (
             job.status.active and job.request.partial_manifests
         ):
@@ -120,7 +120,7 @@ def _last_modified(job: Job) -> datetime:
 
 
 def _requested_range(request: HTTPRequest, representation: Representation) -> ByteRange | None:
-    """Return the requested range; None if there is none, or If-Range names other bytes."""
+    """Return the requested range; None without one, or if If-Range names another file."""
     if not if_range_holds(
         request.headers.get("if-range"),
         etag=representation.etag,
@@ -132,5 +132,5 @@ def _requested_range(request: HTTPRequest, representation: Representation) -> By
 
 def _range_not_satisfiable(representation: Representation) -> Response[bytes]:
     size = representation.size
-    text = f"The range has no bytes of the file, which has {size} bytes in this encoding."
+    text = f"The range contains no bytes of the file, which has {size} bytes in this encoding."
     return outcome_response(416, "value", text, headers={"Content-Range": f"bytes */{size}"})

@@ -1,4 +1,4 @@
-"""The URLs from which the files of a manifest are downloaded."""
+"""The download URLs of the files of a manifest."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -20,9 +20,9 @@ class FileURLs(msgspec.Struct, frozen=True, kw_only=True):
 
 class FileURLSigner:
     """
-    Makes the URL of every file: signed by the output store, or of this server.
+    Makes the URLs of files: signed by the output store, or on this server.
 
-    Signed URLs of one file differ only in their query from poll to poll, and are never stored.
+    The signed URLs of a file differ from poll to poll, only in their query; none is ever stored.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class FileURLSigner:
         valid_for: timedelta,
         secured: bool = False,
     ) -> None:
-        """Sign URLs unless tokens are to be used; this server asks for tokens if it is secured."""
+        """Sign URLs unless `access_token` is TRUE; `secured`: this server's URLs need a token."""
         signed = access_token is not AccessToken.TRUE
         self._signer = (
             output_store if signed and isinstance(output_store, SupportsSignedURLs) else None

@@ -1,4 +1,4 @@
-"""The routes on which an export is started, one per level, and estimated (`_dryRun`)."""
+"""The routes for starting an export, one per level, or estimating it (`_dryRun`)."""
 
 from typing import Any, Final
 
@@ -34,9 +34,9 @@ class ExportQuota(msgspec.Struct, frozen=True, kw_only=True):
     """How many exports may be started."""
 
     active: int
-    """Exports of one tenant that may run at the same time."""
+    """Maximum number of exports of one tenant that run at the same time."""
     per_minute: int
-    """Kick-off requests of one client for one tenant; 0 means no limit."""
+    """Maximum number of kick-offs of one client for one tenant; 0 means no limit."""
 
 
 class KickoffRoutes:
@@ -133,7 +133,7 @@ def disabled_routes() -> list[HTTPRouteHandler]:
 
 
 def _estimate_parameters(estimated: Estimate) -> bytes:
-    """Return an estimate as a Parameters resource; of a refused kick-off only the reasons."""
+    """Return an estimate as a Parameters resource; for a refused kick-off only the reasons."""
     accepted = not estimated.refused
     parameters = [
         _parameter("accepted", valueBoolean=accepted),

@@ -1,4 +1,4 @@
-"""The route that lists the exports of a caller, for a client that lost the address of one."""
+"""The route that lists the exports of a client, which may have lost the URL of one."""
 
 import base64
 import binascii
@@ -29,7 +29,7 @@ LISTED: Final = frozenset(JobStatus) - {JobStatus.CANCELLED}
 EXPORTS_PER_PAGE: Final = 50
 MAX_PER_PAGE: Final = 200
 MAX_COUNT: Final = 99_999
-"""The largest value of `_count`; a page has MAX_PER_PAGE exports at most."""
+"""The largest accepted value of `_count`; a page still has at most MAX_PER_PAGE exports."""
 COUNT: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 
 
@@ -47,13 +47,13 @@ class ListedExport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     expires: str | UnsetType = UNSET
     """When a finished export and its files are removed."""
     progress: int | UnsetType = UNSET
-    """The percentage that is done, of an export that is not finished."""
+    """The completed percentage of an export that has not ended."""
     error: str | UnsetType = UNSET
-    """Why the export ended in error, or cannot be shown."""
+    """Why the export ended in error, or why it cannot be read."""
 
 
 class ExportList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of the list; `link` has the next one, if there is one."""
+    """A page of the list; `link` has the URL of the next one, if there is one."""
 
     export: Sequence[ListedExport]
     link: Sequence[ManifestLink] | UnsetType = UNSET
@@ -61,10 +61,10 @@ class ExportList(msgspec.Struct, frozen=True, kw_only=True):
 
 class ListingRoutes:
     """
-    Lists exports, the newest first; cancelled and removed ones are gone.
+    Lists exports, the newest first, without cancelled and removed ones.
 
-    A client gets those of its own that its scopes cover now. A page may therefore be short, or
-    even empty, and have a next one.
+    A client gets those of its own exports that its current scopes cover. A page may therefore be
+    short or even empty although there is a next one.
     """
 
     def __init__(
@@ -80,22 +80,24 @@ class ListingRoutes:
         return [route("/export-status", http_method=READ, status_code=200)(self.list)]
 
     async def list(self, request: HTTPRequest) -> Response[bytes]:
-        """Return a page of the caller's own exports of the tenant."""
+        """Return a page of the caller's own exports in the tenant."""
         caller = self._guard.admit(request)
         self._rate_limiter.acquire((self._guard.client(request), caller.tenant))
         count, after = _paging(query_parameters(request, ("_count", "after")), caller.tenant)
         owner = caller.principal.owner if caller.principal else ANONYMOUS
         query = JobQuery(tenant=caller.tenant, owner=owner, statuses=LISTED)
-        found = await self._backends.job_store.jobs(query, limit=count + 1, after=after)
-        page = found[:count]
+        jobs = await self._backends.job_store.jobs(query, limit=count + 1, after=after)
+        page = jobs[:count]
         content = ExportList(
-            export=[self._listed(job, caller) for job in page if await self._shown(job, caller)],
-            link=[_next(caller, count, page[-1])] if len(found) > count else UNSET,
+            export=[
+                self._to_listed(job, caller) for job in page if await self._is_visible(job, caller)
+            ],
+            link=[_next_link(caller, count, page[-1])] if len(jobs) > count else UNSET,
         )
         return Response(msgspec.json.encode(content), media_type="application/json")
 
-    async def _shown(self, job: JobSummary, caller: Caller) -> bool:
-        """Return whether a caller may see a job of its own; nobody knows of unreadable ones."""
+    async def _is_visible(self, job: JobSummary, caller: Caller) -> bool:
+        """Return whether a caller may see its job; of an unreadable one the types are unknown."""
         if caller.principal is None:
             return True
         if job.job is None:
@@ -106,7 +108,7 @@ class ListingRoutes:
             return False
         return True
 
-    def _listed(self, job: JobSummary, caller: Caller) -> ListedExport:
+    def _to_listed(self, job: JobSummary, caller: Caller) -> ListedExport:
         ended = job.completed_at
         error = job.failure
         if job.job is None:
@@ -124,7 +126,7 @@ class ListingRoutes:
         )
 
 
-def _next(caller: Caller, count: int, last: JobSummary) -> ManifestLink:
+def _next_link(caller: Caller, count: int, last: JobSummary) -> ManifestLink:
     position = msgspec.json.encode((last.created_at.astimezone(UTC), last.id))
     after = base64.urlsafe_b64encode(position).rstrip(b"=").decode()
     return ManifestLink(
@@ -133,17 +135,17 @@ def _next(caller: Caller, count: int, last: JobSummary) -> ManifestLink:
 
 
 def _paging(pairs: Sequence[tuple[str, str]], tenant: str) -> tuple[int, JobPlace | None]:
-    """Return how many exports a page has, and after which one it begins."""
+    """Return the maximum number of exports on a page, and the position after which it begins."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise InvalidParameter("_count and after may be sent once each.")
+        raise InvalidParameter("_count and after may be sent only once each.")
     count, after = values.get("_count", str(EXPORTS_PER_PAGE)), values.get("after")
     if not COUNT.fullmatch(count):
         raise InvalidParameter(f"_count must be a whole number from 1 to {MAX_COUNT}.")
-    return min(int(count), MAX_PER_PAGE), None if after is None else _place(after, tenant)
+    return min(int(count), MAX_PER_PAGE), None if after is None else _parse_place(after, tenant)
 
 
-def _place(after: str, tenant: str) -> JobPlace:
+def _parse_place(after: str, tenant: str) -> JobPlace:
     try:
         padded = after.encode("ascii") + b"=" * (-len(after) % 4)
         position = base64.b64decode(padded, altchars=b"-_", validate=True)
@@ -151,5 +153,5 @@ def _place(after: str, tenant: str) -> JobPlace:
         return JobPlace(created_at=created_at.astimezone(UTC), tenant=tenant, id=job_id)
     except (ValueError, OverflowError, binascii.Error) as error:
         raise InvalidParameter(
-            "after is not one that this server sent; follow the links of the list."
+            "after is not a value that this server sent; follow the links of the list."
         ) from error

@@ -18,7 +18,7 @@ Extensions: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """Extensions of a manifest: members of an object, or FHIR Extensions from version 4 on."""
 
 PARTS_PER_PAGE: Final = 10
-"""Files on a page of a manifest whose pages are visible before the export is complete."""
+"""Maximum number of files on a page of a partial manifest."""
 
 
 class ManifestFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -107,10 +107,10 @@ def _select_page(job: Job, parts: Sequence[Part], number: int) -> _Page | None:
     """
     Return the parts of a page, or None while it is not known which parts it will have.
 
-    If the client takes partial manifests, pages are filled in the order of publication, and are
-    visible once they are full or the export is complete. As parts are only ever appended, a
-    visible page never changes, except that it gets a link to the next page. Otherwise there is
-    one page, and only of a complete export.
+    With `allowPartialManifests`, pages are filled in the order of publication, and a page is
+    visible once it is full or the export is complete. As parts are only ever appended, a visible
+    page never changes, except that it gets a link to the next page. Without it there is one page,
+    visible once the export is complete.
     """
     size = PARTS_PER_PAGE if job.request.partial_manifests else max(len(parts), 1)
     ordered = sorted(parts, key=lambda part: part.published) if size < len(parts) else parts
@@ -215,7 +215,7 @@ class _PageRenderer:
         return self._guide.problems if kind is PartKind.ERROR else kind.value
 
     def _total_type(self, part: Part) -> str:
-        """Return the type a part counts for: the type that heads its blocks, if it has blocks."""
+        """Return the type to which a part counts: that of its block headers, if it has blocks."""
         if part.key.kind is PartKind.OUTPUT and self._job.request.organize_by is not None:
             return self._job.request.organize_by
         return part.manifest_type

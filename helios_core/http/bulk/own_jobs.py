@@ -12,7 +12,7 @@ async def visible_job(
     Return a job whose status, manifest or files a client may see.
 
     Raises:
-        JobNotFound: There is no such job, or it is somebody else's.
+        JobNotFound: There is no such job, or it is another client's.
         Forbidden: The scopes of the token do not cover what the job exports.
     """
     job = await backends.job_store.get(tenant, job_id)
@@ -28,7 +28,7 @@ async def endable_job(
     Return a job that a client may end.
 
     Raises:
-        JobNotFound: There is no such job, or it is somebody else's.
+        JobNotFound: There is no such job, or it is another client's.
     """
     job = await backends.job_store.get(tenant, job_id)
     if principal is not None:

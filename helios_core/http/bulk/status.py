@@ -1,4 +1,4 @@
-"""The route on which an export is polled and ended."""
+"""The route for polling and ending an export."""
 
 import math
 import re
@@ -33,13 +33,13 @@ MAX_POLL_SECONDS: Final = 30
 """The longest wait between two polls that Retry-After requests."""
 
 MAX_PROGRESS_CHARACTERS: Final = 100
-"""Of X-Progress (Bulk Data 2.0.0, Bulk Data Status Request)."""
+"""The maximum length of X-Progress (Bulk Data 2.0.0, Bulk Data Status Request)."""
 
 JSON: Final = "application/json"
 PAGE_NUMBER: Final = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 
 ANY_PAGE: Final = 0
-"""Stands for all pages of a manifest that are not there."""
+"""Stands for all pages that a manifest does not have."""
 
 log = structlog.stdlib.get_logger()
 
@@ -85,8 +85,8 @@ class StatusRoutes:
         caller = self._guard.admit(request)
         page = _page_number(request)
         client = (self._guard.client(request), caller.tenant, job_id)
-        # Exports are polled side by side and pages may be fetched at once: each has its own limit.
-        # All pages that are not there share one, or there would be a limit for every number.
+        # Every export and every page has its own limit, since clients fetch several at a time.
+        # Pages that do not exist share one: otherwise each number would come with a new limit.
         limited = client if page == 1 else (*client, ANY_PAGE)
         try:
             self._rate_limiter.acquire(limited, count=page == 1)
@@ -103,15 +103,15 @@ class StatusRoutes:
     async def _poll(
         self, caller: Caller, job_id: str, page: int, limited: Hashable
     ) -> Response[bytes]:
-        """Respond to a poll; one of a further page counts if there is none."""
-        found = False
+        """Respond to a poll; if it is for a page that does not exist, count it under `limited`."""
+        has_page = False
         try:
             job = await visible_job(self._backends, caller.principal, caller.tenant, job_id)
             structlog.contextvars.bind_contextvars(job_id=job_id)
             response = await self._status(job, caller, page)
-            found = response.status_code == HTTPStatus.OK
+            has_page = response.status_code == HTTPStatus.OK
         finally:
-            if page > 1 and not found:
+            if page > 1 and not has_page:
                 self._rate_limiter.acquire(limited)
         return _separate_status(response) if job.request.separate_status else response
 
@@ -129,7 +129,7 @@ class StatusRoutes:
         return response
 
     async def _end_for_polling(self, caller: Caller, job_id: str) -> Response[bytes] | None:
-        """End a running export; return None if it has ended, because it costs nothing then."""
+        """End a running export; return None if it has ended, since it costs nothing any more."""
         job = await endable_job(self._backends, caller.principal, caller.tenant, job_id)
         if not job.status.active:
             return None
@@ -186,8 +186,8 @@ class StatusRoutes:
 
 
 def _for_header(text: str, max_characters: int) -> str:
-    """Return a text as a header can hold it, cut at the end if it is too long."""
-    printable = "".join(each if " " <= each <= "~" else "?" for each in text)
+    """Return a text in the characters of a header, cut at the end if it is too long."""
+    printable = "".join(char if " " <= char <= "~" else "?" for char in text)
     if len(printable) <= max_characters:
         return printable
     return f"{printable[: max_characters - 3].rstrip()}..."
@@ -197,8 +197,8 @@ def next_poll_seconds(progress: JobProgress, *, age: timedelta) -> int:
     """
     Return the seconds until the next poll is worthwhile, from 1 to MAX_POLL_SECONDS.
 
-    That is the time the export probably still needs, but no more than it has run already: the end
-    of a short export is noticed soon, and a long export is not polled needlessly.
+    That is the time that the export probably still needs, but no more than it has already run: the
+    end of a short export is noticed soon, and a long export is not polled needlessly.
     """
     seconds = age.total_seconds()
     if progress.resources_done > 0:
@@ -208,7 +208,7 @@ def next_poll_seconds(progress: JobProgress, *, age: timedelta) -> int:
 
 
 def _separate_status(response: Response[bytes]) -> Response[bytes]:
-    """Move the export's status to a header; the status is the poll's (Bulk Data 3.0.0, Status)."""
+    """Move the status of the export to a header, and set that of the poll (Bulk Data 3.0.0)."""
     status = response.status_code or 200
     response.headers["X-Export-Status"] = f"{status} {reason_phrase(status)}"
     response.status_code = 200

@@ -24,7 +24,7 @@ PIECE_BYTES: Final = 1024 * 1024
 
 
 class Representation(msgspec.Struct, frozen=True, kw_only=True):
-    """A part as it is sent: with the bytes it is stored with, or decompressed (RFC 9110 §3.2)."""
+    """A part in the form in which it is sent: as stored, or decompressed (RFC 9110 §3.2)."""
 
     part: Part
     modified: datetime
@@ -38,7 +38,7 @@ class Representation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def etag(self) -> str:
-        """A strong validator; the two representations of a part have two (RFC 9110 §8.8.3.3)."""
+        """A strong validator, different for the two representations (RFC 9110 §8.8.3.3)."""
         return f'"{self.part.digest}-plain"' if self.decompressed else f'"{self.part.digest}"'
 
     @property
@@ -70,7 +70,7 @@ async def start_stream(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """
     Read the first chunk, then return a stream of all of them.
 
-    A part that is gone raises here, while the response can still be an error.
+    If the part is missing, this raises the error, while the response can still report it.
     """
     first = await anext(chunks, b"")
 
@@ -134,8 +134,8 @@ async def slice_chunks(
     Yield exactly `length` bytes of a stream, from the offset `start`.
 
     Raises:
-        BackendError: The stream ends earlier. Then the response must break off, so that the client
-            does not take it for complete.
+        BackendError: The stream ends earlier. The response must then be aborted, so that the
+            client does not take it for complete.
     """
     async for chunk in chunks:
         piece = chunk[start : start + length] if start or len(chunk) > length else chunk
@@ -151,7 +151,7 @@ async def slice_chunks(
 
 @asynccontextmanager
 async def _closing(chunks: object) -> AsyncIterator[None]:
-    """Close a stream at the end, if it can be closed; garbage collection might come much later."""
+    """Close a stream at the end, if it can be closed, instead of leaving that to the collector."""
     try:
         yield
     finally:

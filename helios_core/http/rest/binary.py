@@ -30,7 +30,7 @@ SAFE: Final = {
 
 
 class BinaryContent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The elements of a Binary that its content is made of."""
+    """The elements of a Binary that hold its content."""
 
     content_type: str = OCTETS
     data: str | None = None
@@ -42,8 +42,8 @@ def wants_resource(request: HTTPRequest, native: str) -> bool:
     """
     Return whether a client wants the Binary as a resource rather than its content.
 
-    It does if it accepts a FHIR media type, or plain JSON where the content itself is not JSON,
-    before it accepts the content's own type.
+    It does if it prefers a FHIR media type to the content's own type. Plain JSON counts as a FHIR
+    media type unless the content itself is JSON.
     """
     if "_format" in dict(query_pairs(request)):
         return True
@@ -58,7 +58,7 @@ def wants_resource(request: HTTPRequest, native: str) -> bool:
 
 def decode_binary(stored: StoredVersion) -> BinaryContent:
     """
-    Decode the Binary in a version; one that cannot be decoded is empty.
+    Return the decoded Binary of a version; one that cannot be decoded is empty.
 
     Raises:
         ResourceDeleted: The version is a deletion.
@@ -77,7 +77,7 @@ async def binary_response(
     Return a response whose body is the content of a Binary.
 
     Raises:
-        NotAcceptable: Its data is not base64, so that only the resource can be returned.
+        NotAcceptable: Its data is not base64; it can only be returned as a resource.
     """
     headers = version_headers(stored.version_id, stored.last_updated) | SAFE
     if is_not_modified(request.headers.getall("if-none-match", []), headers["ETag"]):

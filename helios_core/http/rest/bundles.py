@@ -57,11 +57,11 @@ from helios_core.storage.threads import compute
 _PageResult: TypeAlias = (
     SearchResult | CompartmentResult | TypesResult | EverythingPage | HistoryResult
 )
-"""What an entry's resource, a Bundle, is made of."""
+"""The results of entries whose resource is a Bundle."""
 
 
 class BundleLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How large a batch or transaction and its response may be."""
+    """The maximum size of a batch or transaction, and of its response."""
 
     entries: int
     response_bytes: int
@@ -88,7 +88,7 @@ class BundleRoutes:
         return [post("/", status_code=200)(self.perform)]
 
     async def perform(self, request: HTTPRequest) -> Response[bytes]:
-        """Perform a Bundle's entries and return a Bundle with what became of each."""
+        """Perform the entries of a Bundle, and return a Bundle with the result of each."""
         caller = self._guard.admit(request)
         query_parameters(request)
         preferred = preferred_return(request)
@@ -140,7 +140,7 @@ class BundleRoutes:
 
 
 def _identified(entry: BundleEntry, identified: set[str]) -> BundleEntry:
-    """Return an entry that has a fullUrl only for a resource, and one that none before has."""
+    """Return an entry, without its fullUrl if it has no resource or the fullUrl is a repeat."""
     if entry.full_url is None:
         return entry
     if entry.resource is None or entry.full_url in identified:
@@ -186,20 +186,20 @@ def _page_bundle(caller: Caller, result: _PageResult) -> BundleResource:
     match result:
         case SearchResult():
             return searchset(caller, result)
-        case CompartmentResult(request=request, result=found):
-            return searchset(caller, found, path=request.path)
+        case CompartmentResult(request=request, result=search_result):
+            return searchset(caller, search_result, path=request.path)
         case TypesResult(request=query, page=types_page):
             return types_bundle(caller, query, types_page)
         case EverythingPage():
             return everything_bundle(caller, result)
-        case HistoryResult(request=requested, page=page):
-            return history_bundle(caller, requested.path, requested.query, page)
+        case HistoryResult(request=history, page=page):
+            return history_bundle(caller, history.path, history.query, page)
 
 
 def _too_large(entry: BundleEntry, error: TooCostly, result: EntryResult) -> BundleEntry:
-    """Return an entry without the resource that there is no room for."""
+    """Return an entry without its resource, for which the response has no room."""
     if isinstance(result, CompletedChange) and entry.response is not None:
-        # The change is made, and stays made.
+        # The change is already stored, so it is not reported as an error.
         outcome = outcome_line("warning", error.code, str(error))
         response = structs.replace(entry.response, outcome=raw_json(outcome))
         return BundleEntry(response=response)

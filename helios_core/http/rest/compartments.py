@@ -1,4 +1,4 @@
-"""Routes of searches within compartments, and of records of patients."""
+"""Routes of searches within compartments, and of patients' records (`$everything`)."""
 
 from collections.abc import Iterator
 
@@ -67,13 +67,13 @@ class CompartmentRoutes:
     async def search(
         self, request: HTTPRequest, resource_id: FromPath[str], searched: FromPath[str]
     ) -> Response[bytes]:
-        """Return a page of what matches, of one type or of all."""
+        """Return a page of the resources that match, of one type or of all."""
         return await self._search(request, resource_id, searched, query_pairs(request))
 
     async def search_by_form(
         self, request: HTTPRequest, resource_id: FromPath[str], searched: FromPath[str]
     ) -> Response[bytes]:
-        """Return a page of what matches the parameters of both URL and form."""
+        """Return a page of the resources that match the parameters of both URL and form."""
         pairs = query_pairs(request) + await form_pairs(request)
         return await self._search(request, resource_id, searched, pairs)
 
@@ -84,9 +84,9 @@ class CompartmentRoutes:
         compartment = parse_compartment(caller, path_type(request, caller), resource_id)
         handling = parse_preferences(request.headers.getall("prefer", [])).handling
         if searched == ALL_TYPES:
-            shown = [pair for pair in pairs if not has_no_effect(pair[0])]
+            effective = [pair for pair in pairs if not has_no_effect(pair[0])]
             # The first search of a version compiles the parameters of every type.
-            query = await compute(LARGE_BYTES, parse_all_types, caller, compartment, shown)
+            query = await compute(LARGE_BYTES, parse_all_types, caller, compartment, effective)
             page = await search_all_types(self._provider, caller, query)
             return bundle_response(caller, types_bundle(caller, query, page))
         search = await compute(
@@ -105,7 +105,7 @@ class CompartmentRoutes:
 
 
 class EverythingRoutes:
-    """Returns records of patients."""
+    """Returns patients' records (FHIR R4, Patient-operation-everything)."""
 
     def __init__(self, everything: Everything, guard: Guard) -> None:
         self._everything = everything
@@ -133,7 +133,7 @@ class EverythingRoutes:
 
     async def _page(self, request: HTTPRequest, resource_id: str, pairs: Pairs) -> Response[bytes]:
         caller = self._guard.admit(request)
-        # The first one of a version compiles the parameters of every type.
+        # The first request of a version compiles the parameters of every type.
         parsed = await compute(LARGE_BYTES, parse_everything, caller, resource_id, pairs)
         page = await self._everything.page(caller, parsed)
         return bundle_response(caller, everything_bundle(caller, page))

@@ -29,7 +29,7 @@ class ConditionalRoutes:
         ]
 
     async def update(self, request: HTTPRequest) -> Response[bytes]:
-        """Store a new version of what matches, or a new resource if nothing does."""
+        """Store a new version of the resource that matches, or a new resource if none does."""
         caller = self._guard.admit(request)
         change = ChangeRequest(
             interaction=Interaction.UPDATE,
@@ -41,7 +41,7 @@ class ConditionalRoutes:
         return stored_response(request, caller, await self._changes.apply(caller, change))
 
     async def patch(self, request: HTTPRequest) -> Response[bytes]:
-        """Store a new version of what matches: the current one with a patch applied to it."""
+        """Store a new version of the resource that matches: the current one, patched."""
         caller = self._guard.admit(request)
         change = ChangeRequest(
             interaction=Interaction.PATCH,
@@ -53,7 +53,7 @@ class ConditionalRoutes:
         return stored_response(request, caller, await self._changes.apply(caller, change))
 
     async def delete(self, request: HTTPRequest) -> Response[Any]:
-        """Delete what matches; if nothing does, nothing changes."""
+        """Delete the resource that matches; if none does, change nothing."""
         caller = self._guard.admit(request)
         change = ChangeRequest(
             interaction=Interaction.DELETE,

@@ -45,15 +45,15 @@ OUTCOMES: Final = {
     ChangeResult.DELETED: "The resource was deleted.",
     ChangeResult.ABSENT: "There was nothing to delete.",
 }
-"""What a client reads that prefers an OperationOutcome."""
+"""The texts for clients that prefer an OperationOutcome."""
 
 
 def type_paths(suffix: str = "") -> list[str]:
     """
     Return the paths of a route that every resource type has.
 
-    Litestar's router never goes back from a literal segment, and the exports put Patient and Group
-    into it; `path_type` reads the type in all three cases.
+    Litestar's router does not backtrack from a literal segment, and the routes of exports have the
+    literal segments Patient and Group. `path_type` reads the type in all three cases.
     """
     return [f"{prefix}{suffix}" for prefix in ("/{resource_type:str}", "/Patient", "/Group")]
 
@@ -71,7 +71,7 @@ class ReadRoutes:
         return [route(path, http_method=READ, status_code=200)(self.read)]
 
     async def read(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[Any]:
-        """Return the current version; of a Binary, what it contains."""
+        """Return the current version; for a Binary, its content if the client prefers that."""
         resource_type = request.scope["path"].split("/")[1]
         caller = self._guard.admit(request, in_any_form=resource_type == BINARY)
         require_type(resource_type, caller.fhir_version)
@@ -106,7 +106,7 @@ class WriteRoutes:
         ]
 
     async def create(self, request: HTTPRequest) -> Response[bytes]:
-        """Store a new resource under an id that the server chooses; If-None-Exist is a search."""
+        """Store a new resource under an id of the server's, unless If-None-Exist matches one."""
         caller = self._guard.admit(request)
         resource_type = path_type(request, caller)
         query_parameters(request)
@@ -134,7 +134,7 @@ class WriteRoutes:
         return stored_response(request, caller, await self._changes.apply(caller, change))
 
     async def patch(self, request: HTTPRequest, resource_id: FromPath[str]) -> Response[bytes]:
-        """Store a new version: the current one with a patch applied to it."""
+        """Store a new version: the current one, patched."""
         caller = self._guard.admit(request)
         resource_type = path_type(request, caller)
         query_parameters(request)
@@ -163,9 +163,9 @@ class WriteRoutes:
 def stored_response(
     request: HTTPRequest, caller: Caller, completed: CompletedChange
 ) -> Response[bytes]:
-    """Return the response to a create, update or patch, with what the client prefers in it."""
+    """Return the response to a create, update or patch, with the content the client prefers."""
     version, instant = completed.version_id, completed.last_updated
-    assert instant is not None  # noqa: S101 - what was put is there
+    assert instant is not None  # noqa: S101 - a resource that was put has a version
     location = resource_url(caller, completed.resource_type, completed.id)
     status = 201 if completed.outcome is ChangeResult.CREATED else 200
     headers = {
@@ -186,7 +186,7 @@ def stored_response(
 
 
 def change_outcome(completed: CompletedChange) -> bytes:
-    """Return the OperationOutcome of a change that was made, or was not necessary."""
+    """Return the OperationOutcome of a change, whether or not anything had to be stored."""
     return outcome_line("information", "informational", OUTCOMES[completed.outcome])
 
 
@@ -204,14 +204,16 @@ def deleted_response(
 
 def _only_create(request: HTTPRequest) -> bool:
     """
-    Return whether an update must not find a resource: `If-None-Match: *`.
+    Return whether an update may only create a resource: `If-None-Match: *`.
 
     Raises:
-        UnsupportedParameter: If-None-Match is something else.
+        UnsupportedParameter: If-None-Match has another value.
     """
     values = request.headers.getall("if-none-match", [])
     if values and [value.strip() for value in values] != ["*"]:
-        raise UnsupportedParameter("If-None-Match of an update is supported with * alone.")
+        raise UnsupportedParameter(
+            "If-None-Match of an update is only supported as *; send that, or leave it out."
+        )
     return bool(values)
 
 

@@ -1,4 +1,4 @@
-"""Routes of earlier versions: one by its number, or those of a resource, a type or everything."""
+"""Routes of versions: one by its number, or those of a resource, of a type or of all types."""
 
 from collections.abc import Iterator
 from typing import Any

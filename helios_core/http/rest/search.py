@@ -69,7 +69,7 @@ class SearchRoutes:
 
 
 def searchset(caller: Caller, result: SearchResult, *, path: str | None = None) -> BundleResource:
-    """Return the Bundle of a search's result; `path` is None where it is the type's."""
+    """Return the Bundle of a search's result; without `path` it is a search of the type."""
     return BundleResource(
         type="searchset",
         total=result.total,
@@ -83,7 +83,7 @@ def searchset(caller: Caller, result: SearchResult, *, path: str | None = None) 
 
 
 def _links(caller: Caller, result: SearchResult, path: str) -> Iterator[BundleLink]:
-    """Yield the URLs of this page, without what was ignored, and of the first and next one."""
+    """Yield the URLs of this page, without ignored parameters, and of the first and next one."""
     search = result.search
     url = f"{caller.base}/{path}"
 
@@ -100,7 +100,7 @@ def _links(caller: Caller, result: SearchResult, path: str) -> Iterator[BundleLi
 
 
 def search_entry(caller: Caller, stored: StoredVersion, mode: Mode) -> BundleEntry:
-    """Return the entry of a resource that was found."""
+    """Return the entry of a resource, which matches the search or is included."""
     return BundleEntry(
         full_url=resource_url(caller, stored.resource_type, stored.id),
         resource=raw_json(stored.content),

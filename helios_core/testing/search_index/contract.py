@@ -8,10 +8,10 @@ from typing import ClassVar
 import pytest
 
 from helios_core import (
+    Dataset,
     IndexedVersion,
     IndexEntry,
     IndexQuery,
-    IndexScope,
     IndexState,
     SearchIndex,
 )
@@ -19,17 +19,17 @@ from helios_core.fhir import Extremes, FHIRVersion, IndexTerms, Prefilter
 from helios_core.testing import corpus
 from helios_core.testing.suites import ContractSuite
 
-SCOPE = IndexScope(corpus.TENANT, corpus.VERSION)
-"""The scope of most tests."""
-OTHER_SCOPES = {
-    "another tenant": IndexScope(corpus.OTHER_TENANT, corpus.VERSION),
-    "a tenant whose name begins alike": IndexScope(f"{corpus.TENANT}-2", corpus.VERSION),
-    "a tenant in other letters": IndexScope(corpus.TENANT.upper(), corpus.VERSION),
-    "another FHIR version": IndexScope(corpus.TENANT, FHIRVersion.R5),
+DATASET = Dataset(corpus.TENANT, corpus.VERSION)
+"""The dataset of most tests."""
+OTHER_DATASETS = {
+    "another tenant": Dataset(corpus.OTHER_TENANT, corpus.VERSION),
+    "a tenant whose name begins alike": Dataset(f"{corpus.TENANT}-2", corpus.VERSION),
+    "a tenant in other letters": Dataset(corpus.TENANT.upper(), corpus.VERSION),
+    "another FHIR version": Dataset(corpus.TENANT, FHIRVersion.R5),
 }
 EPOCH = "1-first"
 NEXT_EPOCH = "1-second"
-OBSERVATIONS = SCOPE.type("Observation")
+OBSERVATIONS = DATASET.type("Observation")
 NOW = 1_790_000_000_123_456
 """About when the resources of the tests were written, in microseconds since 1970."""
 
@@ -60,14 +60,14 @@ async def listed(  # noqa: PLR0913 - what a test may ask for, all of it by name
     index: SearchIndex,
     query: IndexQuery,
     *,
-    scope: IndexScope = SCOPE,
+    dataset: Dataset = DATASET,
     epoch: str = EPOCH,
     count: int = 10_000,
     resource_type: str = "Observation",
 ) -> list[IndexedVersion]:
     """Return all that a query finds, page by page."""
     found, after = list[IndexedVersion](), None
-    key = scope.type(resource_type)
+    key = dataset.type(resource_type)
     while True:
         page = await index.find(key, epoch, query, count=count, after=after)
         assert len(page) <= count
@@ -104,7 +104,7 @@ class SearchIndexContract(ContractSuite):
     @pytest.fixture
     async def begun(self, index: SearchIndex) -> SearchIndex:
         """Return the index with an epoch in which nothing is."""
-        state = await index.reset(SCOPE, EPOCH, expected=None)
+        state = await index.reset(DATASET, EPOCH, expected=None)
         assert state == IndexState(epoch=EPOCH)
         return index
 

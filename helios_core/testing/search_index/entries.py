@@ -6,10 +6,10 @@ import itertools
 from helios_core import IndexQuery, IndexState, SearchIndex
 from helios_core.fhir import AnyTerm, from_stamp
 from helios_core.testing.search_index.contract import (
+    DATASET,
     EPOCH,
     NOW,
     OBSERVATIONS,
-    SCOPE,
     SearchIndexContract,
     entry,
     ids,
@@ -25,7 +25,7 @@ class EntryClauses(SearchIndexContract):
         """I1: each of the orders in which three versions can come, with a call for each."""
         for number, order in enumerate(itertools.permutations((1, 2, 3))):
             for version in order:
-                await begun.apply(SCOPE, EPOCH, [entry(f"o{number}", version, terms=[version])])
+                await begun.apply(DATASET, EPOCH, [entry(f"o{number}", version, terms=[version])])
 
         found = await listed(begun, IndexQuery(prefilter=AnyTerm(frozenset({1, 2, 3}))))
 
@@ -37,7 +37,7 @@ class EntryClauses(SearchIndexContract):
         """I1: wherever it stands in it, and however often."""
         for number, order in enumerate(itertools.permutations((1, 2, 2, 3, 3))):
             entries = [entry(f"o{number}", version, terms=[version]) for version in order]
-            await begun.apply(SCOPE, EPOCH, entries)
+            await begun.apply(DATASET, EPOCH, entries)
 
         found = await listed(begun, IndexQuery())
 
@@ -55,7 +55,7 @@ class EntryClauses(SearchIndexContract):
         await asyncio.gather(
             *(
                 begun.apply(
-                    SCOPE, EPOCH, [entry(f"o{n}", version, terms=[version]) for n in range(5)]
+                    DATASET, EPOCH, [entry(f"o{n}", version, terms=[version]) for n in range(5)]
                 )
                 for version in versions
             )
@@ -69,23 +69,23 @@ class EntryClauses(SearchIndexContract):
         """I1: as a process does that goes on where another was killed."""
         entries = [entry("a", 2, terms=[1]), entry("b", 1, deleted=True)]
         for _ in range(3):
-            await begun.apply(SCOPE, EPOCH, entries)
+            await begun.apply(DATASET, EPOCH, entries)
 
         assert await ids(begun) == ["a"]
-        assert await begun.size(SCOPE, EPOCH) == 2
+        assert await begun.size(DATASET, EPOCH) == 2
 
     async def test_an_older_version_does_not_revive_what_was_deleted(
         self, begun: SearchIndex
     ) -> None:
         """I1: the deletion stays, and what is stored again later is found again."""
-        await begun.apply(SCOPE, EPOCH, [entry("a", 1, terms=[1])])
-        await begun.apply(SCOPE, EPOCH, [entry("a", 2, deleted=True)])
-        await begun.apply(SCOPE, EPOCH, [entry("b", 2, deleted=True)])
-        await begun.apply(SCOPE, EPOCH, [entry("a", 1, terms=[1]), entry("b", 1, terms=[1])])
+        await begun.apply(DATASET, EPOCH, [entry("a", 1, terms=[1])])
+        await begun.apply(DATASET, EPOCH, [entry("a", 2, deleted=True)])
+        await begun.apply(DATASET, EPOCH, [entry("b", 2, deleted=True)])
+        await begun.apply(DATASET, EPOCH, [entry("a", 1, terms=[1]), entry("b", 1, terms=[1])])
 
         assert await ids(begun) == []
-        assert await begun.size(SCOPE, EPOCH) == 2
-        await begun.apply(SCOPE, EPOCH, [entry("a", 3, terms=[1])])
+        assert await begun.size(DATASET, EPOCH) == 2
+        await begun.apply(DATASET, EPOCH, [entry("a", 3, terms=[1])])
         assert await ids(begun, AnyTerm(frozenset({1}))) == ["a"]
 
     async def test_what_was_applied_is_seen_at_once_by_every_process(
@@ -95,20 +95,20 @@ class EntryClauses(SearchIndexContract):
         self.needs_persistence()
         async with self.another(begun) as other:
             for number in range(5):
-                await begun.apply(SCOPE, EPOCH, [entry(f"o{number}", terms=[7])])
+                await begun.apply(DATASET, EPOCH, [entry(f"o{number}", terms=[7])])
                 assert len(await ids(other, AnyTerm(frozenset({7})))) == number + 1
                 assert await other.count(OBSERVATIONS, EPOCH, IndexQuery()) == number + 1
-                assert await other.size(SCOPE, EPOCH) == number + 1
+                assert await other.size(DATASET, EPOCH) == number + 1
 
     async def test_what_was_applied_outlives_a_process(self, begun: SearchIndex) -> None:
         """I2, I5: entries, deletions and the state."""
         self.needs_persistence()
-        await begun.apply(SCOPE, EPOCH, [entry("a", terms=[7]), entry("b", 2, deleted=True)])
-        await begun.advance(SCOPE, EPOCH, reached=from_stamp(NOW), note="a note")
+        await begun.apply(DATASET, EPOCH, [entry("a", terms=[7]), entry("b", 2, deleted=True)])
+        await begun.advance(DATASET, EPOCH, reached=from_stamp(NOW), note="a note")
 
         async with self.another(begun) as other:
             assert await ids(other, AnyTerm(frozenset({7}))) == ["a"]
-            assert await other.size(SCOPE, EPOCH) == 2
-            assert await other.state(SCOPE) == IndexState(
+            assert await other.size(DATASET, EPOCH) == 2
+            assert await other.state(DATASET) == IndexState(
                 epoch=EPOCH, reached=from_stamp(NOW), note="a note"
             )

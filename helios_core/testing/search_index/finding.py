@@ -30,10 +30,10 @@ from helios_core.testing.data_provider.prefilters import (
     measurements_at_the_ends,
 )
 from helios_core.testing.search_index.contract import (
+    DATASET,
     EPOCH,
     NOW,
     OBSERVATIONS,
-    SCOPE,
     SearchIndexContract,
     entry,
     ids,
@@ -73,7 +73,7 @@ class FindingClauses(SearchIndexContract):
     ) -> None:
         """I3: as `satisfies` finds it."""
         entries = entries_of(measurements())
-        await begun.apply(SCOPE, EPOCH, entries)
+        await begun.apply(DATASET, EPOCH, entries)
         prefilter = compile_searches(alternatives).prefilter()
 
         assert await ids(begun, prefilter) == _satisfying(entries, prefilter)
@@ -83,7 +83,7 @@ class FindingClauses(SearchIndexContract):
     async def test_dates_at_the_ends_of_time_are_found(self, begun: SearchIndex) -> None:
         """I3: in the first and the last year, with every prefix."""
         entries = entries_of(measurements_at_the_ends())
-        await begun.apply(SCOPE, EPOCH, entries)
+        await begun.apply(DATASET, EPOCH, entries)
 
         for alternatives in SEARCHES_AT_THE_ENDS:
             prefilter = compile_searches(alternatives).prefilter()
@@ -100,7 +100,7 @@ class FindingClauses(SearchIndexContract):
             entry("highest", spans=[(HIGHEST, HIGHEST, HIGHEST)]),
             entry("none"),
         ]
-        await begun.apply(SCOPE, EPOCH, entries)
+        await begun.apply(DATASET, EPOCH, entries)
         bounds = (None, LOWEST, 9, 10, 11, 39, 40, 41, HIGHEST)
         prefilters = [
             SpanWithin(group=group, **{name: bound for name, bound in limits if bound is not None})
@@ -127,7 +127,7 @@ class FindingClauses(SearchIndexContract):
             )
             for number in range(40)
         ]
-        await begun.apply(SCOPE, EPOCH, entries)
+        await begun.apply(DATASET, EPOCH, entries)
         nothing: list[Prefilter] = [
             AnyTerm(frozenset()),
             AnyId(frozenset()),
@@ -140,7 +140,7 @@ class FindingClauses(SearchIndexContract):
     async def test_a_prefilter_may_have_very_many_terms_and_ids(self, begun: SearchIndex) -> None:
         """I3: more than a server takes in one condition; also where several of them meet."""
         await begun.apply(
-            SCOPE, EPOCH, [entry("a", terms=[MANY_TERMS - 1]), entry("b", terms=[-1])]
+            DATASET, EPOCH, [entry("a", terms=[MANY_TERMS - 1]), entry("b", terms=[-1])]
         )
         terms = AnyTerm(frozenset(range(MANY_TERMS)))
         names = AnyId(frozenset(f"n{number}" for number in range(MANY_TERMS)) | {"b"})
@@ -154,7 +154,7 @@ class FindingClauses(SearchIndexContract):
         """I3: a resource of fifty megabytes is found by each of its values."""
         spans = [(1, number, number + 1) for number in range(12_000)]
         await begun.apply(
-            SCOPE, EPOCH, [entry("large", terms=range(MANY_TERMS), spans=spans), entry("small")]
+            DATASET, EPOCH, [entry("large", terms=range(MANY_TERMS), spans=spans), entry("small")]
         )
 
         for number in (0, 1, 9_999, 10_000, 11_999):
@@ -166,7 +166,7 @@ class FindingClauses(SearchIndexContract):
     async def test_what_changed_later_is_found_whatever_it_is(self, begun: SearchIndex) -> None:
         """I3: deletions and what does not satisfy the prefilter, but nothing of that instant."""
         await begun.apply(
-            SCOPE,
+            DATASET,
             EPOCH,
             [
                 entry("live-before", 1, terms=[1], updated=NOW),

@@ -7,10 +7,10 @@ import pytest
 from helios_core import IndexedVersion, IndexEntry, IndexQuery, SearchIndex, SortOrder
 from helios_core.fhir import MAX_VALUE_ORDERS, AnyTerm, Extremes, ValueOrder
 from helios_core.testing.search_index.contract import (
+    DATASET,
     EPOCH,
     NOW,
     OBSERVATIONS,
-    SCOPE,
     SearchIndexContract,
     entry,
     listed,
@@ -72,7 +72,7 @@ class PageClauses(SearchIndexContract):
         """I3, I4, I9: more than a server shows of one search; counted too, and in one call."""
         names = [f"o{number:05}" for number in range(MANY_HITS)]
         await begun.apply(
-            SCOPE,
+            DATASET,
             EPOCH,
             [
                 entry(name, terms=[1], updated=NOW + n, values=[Extremes((n, n), (n, n))])
@@ -87,7 +87,7 @@ class PageClauses(SearchIndexContract):
             assert found == (names[::-1] if _descends(order) else names)
         query = IndexQuery(prefilter=prefilter)
         assert await begun.count(OBSERVATIONS, EPOCH, query) == MANY_HITS
-        assert await begun.size(SCOPE, EPOCH) == MANY_HITS
+        assert await begun.size(DATASET, EPOCH) == MANY_HITS
 
     @pytest.mark.parametrize("count", [1, 3, 7, 100])
     @pytest.mark.parametrize("order", [*SortOrder])
@@ -99,7 +99,7 @@ class PageClauses(SearchIndexContract):
         entries = [
             entry(name, terms=[1], updated=NOW + number // 5) for number, name in enumerate(names)
         ]
-        await begun.apply(SCOPE, EPOCH, [*entries, entry("x", 2, deleted=True)])
+        await begun.apply(DATASET, EPOCH, [*entries, entry("x", 2, deleted=True)])
 
         found = await listed(begun, IndexQuery(order=order), count=count)
 
@@ -114,7 +114,7 @@ class PageClauses(SearchIndexContract):
     ) -> None:
         """I4: also one at which there is no entry; the version does not matter."""
         await begun.apply(
-            SCOPE, EPOCH, [entry(f"o{number}", updated=NOW + number * 10) for number in range(5)]
+            DATASET, EPOCH, [entry(f"o{number}", updated=NOW + number * 10) for number in range(5)]
         )
         position = IndexedVersion(id="o2x", version_id=0, updated=NOW + 25, deleted=True)
 
@@ -132,7 +132,7 @@ class PageClauses(SearchIndexContract):
         """I4: what does not change is found once, and in the order of ids what changes too."""
         names = [f"o{number:02}" for number in range(40)]
         await begun.apply(
-            SCOPE, EPOCH, [entry(name, updated=NOW + n) for n, name in enumerate(names)]
+            DATASET, EPOCH, [entry(name, updated=NOW + n) for n, name in enumerate(names)]
         )
         changed = names[::5]
         found, after = list[str](), None
@@ -145,7 +145,7 @@ class PageClauses(SearchIndexContract):
                 break
             after = page[-1]
             again = entry(changed[number % len(changed)], number + 2, updated=NOW + 1000 + number)
-            await begun.apply(SCOPE, EPOCH, [again])
+            await begun.apply(DATASET, EPOCH, [again])
 
         steady = [name for name in names if name not in changed]
         assert sorted(name for name in found if name not in changed) == steady
@@ -159,7 +159,7 @@ class PageClauses(SearchIndexContract):
         self, begun: SearchIndex, *, descending: bool, count: int, number: int
     ) -> None:
         """I9: by both numbers of the least or greatest one, then by id; those without are last."""
-        await begun.apply(SCOPE, EPOCH, _with_values(number))
+        await begun.apply(DATASET, EPOCH, _with_values(number))
         query = IndexQuery(order=ValueOrder(number=number, descending=descending))
 
         found = await listed(begun, query, count=count)
@@ -183,7 +183,7 @@ class PageClauses(SearchIndexContract):
         ]
         changed = entry("changed", 2, terms=[1], values=[values[3]], updated=NOW + 1)
         deleted = entry("deleted", 2, deleted=True, updated=NOW + 1)
-        await begun.apply(SCOPE, EPOCH, [*unchanged, changed, deleted])
+        await begun.apply(DATASET, EPOCH, [*unchanged, changed, deleted])
         order = ValueOrder(number=0, descending=descending)
         even = AnyTerm(frozenset({0}))
 
@@ -201,7 +201,7 @@ class PageClauses(SearchIndexContract):
         self, begun: SearchIndex, *, descending: bool
     ) -> None:
         """I9: also one that no entry has, behind no id of it, and among those without a value."""
-        await begun.apply(SCOPE, EPOCH, _with_values(0))
+        await begun.apply(DATASET, EPOCH, _with_values(0))
         ordered = [*(DESCENDING if descending else ASCENDING), *WITHOUT_VALUE]
         query = IndexQuery(order=ValueOrder(number=0, descending=descending))
 
@@ -231,9 +231,9 @@ class PageClauses(SearchIndexContract):
         still = Extremes((2, 2), (2, 2))
         for version in (1, 3, 2):
             moved = Extremes((version, version), (version, version))
-            await begun.apply(SCOPE, EPOCH, [entry("moved", version, values=[moved])])
-        await begun.apply(SCOPE, EPOCH, [entry("was", values=[still]), entry("is")])
-        await begun.apply(SCOPE, EPOCH, [entry("was", 2), entry("is", 2, values=[still])])
+            await begun.apply(DATASET, EPOCH, [entry("moved", version, values=[moved])])
+        await begun.apply(DATASET, EPOCH, [entry("was", values=[still]), entry("is")])
+        await begun.apply(DATASET, EPOCH, [entry("was", 2), entry("is", 2, values=[still])])
 
         order = ValueOrder(number=0, descending=descending)
         found = await listed(begun, IndexQuery(order=order), count=2)

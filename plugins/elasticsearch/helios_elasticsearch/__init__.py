@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from helios_core import API_LEVEL, Backend, Reach, SearchIndex, hookimpl
-from helios_elasticsearch.clients import make_client, require_elasticsearch
+from helios_elasticsearch.connections import make_client, require_elasticsearch
 from helios_elasticsearch.index import ElasticsearchIndex
 from helios_elasticsearch.settings import ElasticsearchSettings
 

@@ -10,20 +10,20 @@ import msgspec
 from elasticsearch import AsyncElasticsearch
 
 from helios_core import (
+    Dataset,
     IndexedVersion,
     IndexEntry,
     IndexQuery,
-    IndexScope,
     IndexState,
     SearchIndex,
     TypeKey,
     in_thread,
 )
 from helios_core.fhir import to_stamp
-from helios_elasticsearch.answers import bulk, hits_of, refresh, total_of
 from helios_elasticsearch.documents import build_prefix, encode, encode_deletions
 from helios_elasticsearch.errors import translated
 from helios_elasticsearch.mappings import aliases, create_index, entries_alias, entries_index
+from helios_elasticsearch.responses import bulk, hits_of, refresh, total_of
 from helios_elasticsearch.searching import Search
 from helios_elasticsearch.settings import ElasticsearchSettings
 from helios_elasticsearch.states import State, States, Stored
@@ -32,7 +32,7 @@ ENTRIES_AT_ONCE = 1000
 """How many entries are encoded together, outside of the event loop."""
 
 REMEMBERED = 1000
-"""Of how many scopes it is remembered where their entries are."""
+"""Of how many datasets it is remembered where their entries are."""
 
 STALE_AT_ONCE = 5000
 """How many entries of earlier epochs are removed by one `advance`."""
@@ -55,39 +55,39 @@ class ElasticsearchIndex(SearchIndex):
         self._client = client
         self._settings = settings
         self._states = States(client, settings)
-        self._last = OrderedDict[IndexScope, State]()
-        """The state that was read last of each scope, the latest at the end."""
+        self._last = OrderedDict[Dataset, State]()
+        """The state that was read last of each dataset, the latest at the end."""
 
-    async def state(self, scope: IndexScope) -> IndexState | None:
-        """Read the state of a scope."""
-        stored = await self._read(scope)
+    async def state(self, dataset: Dataset) -> IndexState | None:
+        """Read the state of a dataset."""
+        stored = await self._read(dataset)
         return None if stored is None else stored.state.public
 
-    async def scopes(self) -> Sequence[IndexScope]:
+    async def datasets(self) -> Sequence[Dataset]:
         """Search for all states."""
-        return await self._states.scopes()
+        return await self._states.datasets()
 
-    async def reset(self, scope: IndexScope, epoch: str, *, expected: str | None) -> IndexState:
+    async def reset(self, dataset: Dataset, epoch: str, *, expected: str | None) -> IndexState:
         """Begin a new mark; entries with the old one are removed by and by (I6)."""
         while True:
-            before = await self._states.read(scope)
+            before = await self._states.read(dataset)
             if before is not None and before.state.epoch != expected:
                 return before.state.public
             stale = (before.state.build, *before.state.stale) if before else ()
             state = State(
-                tenant=scope.tenant,
-                fhir_version=scope.fhir_version,
+                tenant=dataset.tenant,
+                fhir_version=dataset.fhir_version,
                 epoch=epoch,
-                entries=await self._index_of(scope),
+                entries=await self._index_of(dataset),
                 build=secrets.token_hex(8),
                 stale=stale,
             )
             if await self._states.write(state, before):
                 return state.public
 
-    async def apply(self, scope: IndexScope, epoch: str, entries: Sequence[IndexEntry]) -> None:
+    async def apply(self, dataset: Dataset, epoch: str, entries: Sequence[IndexEntry]) -> None:
         """Store entries under the mark of their epoch, unless newer ones are stored (I1, I2)."""
-        state = await self._present(scope, epoch)
+        state = await self._present(dataset, epoch)
         if state is None:
             return
         remaining = iter(entries)
@@ -100,11 +100,11 @@ class ElasticsearchIndex(SearchIndex):
         await refresh(self._client, state.entries)
 
     async def advance(
-        self, scope: IndexScope, epoch: str, *, reached: datetime | None, note: str = ""
+        self, dataset: Dataset, epoch: str, *, reached: datetime | None, note: str = ""
     ) -> bool:
         """Change the state, and remove some of what earlier epochs have left (I5, I6)."""
         stamp = None if reached is None else to_stamp(reached)
-        while (before := await self._states.read(scope)) and before.state.epoch == epoch:
+        while (before := await self._states.read(dataset)) and before.state.epoch == epoch:
             if _is_before(stamp, before.state.reached):
                 return True
             state = msgspec.structs.replace(
@@ -127,57 +127,57 @@ class ElasticsearchIndex(SearchIndex):
         after: IndexedVersion | None = None,
     ) -> Sequence[IndexedVersion]:
         """Search behind a position, by as many requests as the prefilter takes (I3, I4)."""
-        state = await self._known(_scope(key), epoch)
+        state = await self._known(_dataset(key), epoch)
         if state is None:
             return ()
         return await Search(self._client, state, key, query).page(count, after)
 
     async def count(self, key: TypeKey, epoch: str, query: IndexQuery) -> int:
         """Count what `find` lists, without listing it wherever one request can."""
-        state = await self._known(_scope(key), epoch)
+        state = await self._known(_dataset(key), epoch)
         return 0 if state is None else await Search(self._client, state, key, query).total()
 
-    async def size(self, scope: IndexScope, epoch: str) -> int:
+    async def size(self, dataset: Dataset, epoch: str) -> int:
         """Count what has the mark of an epoch."""
-        state = await self._present(scope, epoch)
+        state = await self._present(dataset, epoch)
         if state is None:
             return 0
         return await total_of(self._client, state.entries, _of_build(state.build))
 
-    async def _read(self, scope: IndexScope) -> Stored | None:
-        stored = await self._states.read(scope)
+    async def _read(self, dataset: Dataset) -> Stored | None:
+        stored = await self._states.read(dataset)
         if stored is not None:
             # A note can be large, and those that are stale change.
-            self._last[scope] = msgspec.structs.replace(stored.state, note="", stale=())
-            self._last.move_to_end(scope)
+            self._last[dataset] = msgspec.structs.replace(stored.state, note="", stale=())
+            self._last.move_to_end(dataset)
             if len(self._last) > REMEMBERED:
                 self._last.popitem(last=False)
         return stored
 
-    async def _present(self, scope: IndexScope, epoch: str) -> State | None:
-        """Return the state of a scope, if this is its epoch."""
-        stored = await self._read(scope)
+    async def _present(self, dataset: Dataset, epoch: str) -> State | None:
+        """Return the state of a dataset, if this is its epoch."""
+        stored = await self._read(dataset)
         return stored.state if stored and stored.state.epoch == epoch else None
 
-    async def _known(self, scope: IndexScope, epoch: str) -> State | None:
+    async def _known(self, dataset: Dataset, epoch: str) -> State | None:
         """
-        Return a state of a scope that says where the entries of this epoch are.
+        Return a state of a dataset that says where the entries of this epoch are.
 
         That is the same as long as there is the epoch. Who asks for entries has read the state
         just now, and reads it again afterwards.
         """
-        last = self._last.get(scope)
+        last = self._last.get(dataset)
         if last is not None and last.epoch == epoch:
             return last
-        return await self._present(scope, epoch)
+        return await self._present(dataset, epoch)
 
-    async def _index_of(self, scope: IndexScope) -> str:
+    async def _index_of(self, dataset: Dataset) -> str:
         """Return the alias of an index for entries of a FHIR version; there may be a new one."""
-        pattern = entries_alias(self._settings, scope.fhir_version, "*")
+        pattern = entries_alias(self._settings, dataset.fhir_version, "*")
         if found := await aliases(self._client, pattern):
             return found[0]
         # A name that never was: a state leads to the index that it was written for, or to none.
-        alias = entries_alias(self._settings, scope.fhir_version, secrets.token_hex(4))
+        alias = entries_alias(self._settings, dataset.fhir_version, secrets.token_hex(4))
         await create_index(self._client, alias, entries_index(self._settings))
         return alias
 
@@ -207,8 +207,8 @@ class _Named(msgspec.Struct, frozen=True):
     id: str = msgspec.field(name="_id")
 
 
-def _scope(key: TypeKey) -> IndexScope:
-    return IndexScope(key.tenant, key.fhir_version)
+def _dataset(key: TypeKey) -> Dataset:
+    return Dataset(key.tenant, key.fhir_version)
 
 
 def _is_before(one: int | None, other: int | None) -> bool:

@@ -29,7 +29,7 @@ def all_aliases(settings: ElasticsearchSettings) -> str:
 
 
 def state_alias(settings: ElasticsearchSettings) -> str:
-    """Return the name by which the states of all scopes are addressed."""
+    """Return the name by which the states of all datasets are addressed."""
     return f"{settings.prefix}-{LAYOUT}-state"
 
 

@@ -8,11 +8,11 @@ from elasticsearch import AsyncElasticsearch
 
 from helios_core import IndexedVersion, IndexQuery, TypeKey, place_in_index
 from helios_core.fhir import ValueOrder, satisfies
-from helios_elasticsearch.answers import hits_of, total_of
 from helios_elasticsearch.documents import FIELDS, INDEXED, Hit, collection
 from helios_elasticsearch.errors import translated
 from helios_elasticsearch.mappings import MAX_HITS
 from helios_elasticsearch.queries import Request, place_of, requests, sort_of
+from helios_elasticsearch.responses import hits_of, total_of
 from helios_elasticsearch.states import State
 
 LOOKED_AT = 500

@@ -1,4 +1,4 @@
-"""States: how far the index of each scope has come, one document each."""
+"""States: how far the index of each dataset has come, one document each."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -7,18 +7,18 @@ from typing import Any, Literal
 import msgspec
 from elasticsearch import AsyncElasticsearch, ConflictError, NotFoundError
 
-from helios_core import IndexScope, IndexState
+from helios_core import Dataset, IndexState
 from helios_core.fhir import FHIRVersion, from_stamp
-from helios_elasticsearch.answers import hits_of, refresh
 from helios_elasticsearch.errors import kind_of, translated
 from helios_elasticsearch.mappings import aliases, create_index, state_alias, state_index
+from helios_elasticsearch.responses import hits_of, refresh
 from helios_elasticsearch.settings import ElasticsearchSettings
 
 _PAGE = 1000
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of a scope, and where its entries are."""
+    """The state of a dataset, and where its entries are."""
 
     tenant: str
     fhir_version: FHIRVersion
@@ -34,9 +34,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Marks of earlier entries that may still be there."""
 
     @property
-    def scope(self) -> IndexScope:
-        """The scope that it is about."""
-        return IndexScope(self.tenant, self.fhir_version)
+    def dataset(self) -> Dataset:
+        """The dataset that it is about."""
+        return Dataset(self.tenant, self.fhir_version)
 
     @property
     def public(self) -> IndexState:
@@ -54,17 +54,17 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class States:
-    """The states of all scopes; each change of one builds on what was read, or is not done."""
+    """The states of all datasets; each change of one builds on what was read, or is not done."""
 
     def __init__(self, client: AsyncElasticsearch, settings: ElasticsearchSettings) -> None:
         self._client = client
         self._alias = state_alias(settings)
 
-    async def read(self, scope: IndexScope) -> Stored | None:
-        """Return the state of a scope, as of now."""
+    async def read(self, dataset: Dataset) -> Stored | None:
+        """Return the state of a dataset, as of now."""
         with translated():
             try:
-                found = await self._client.get(index=self._alias, id=_id(scope))
+                found = await self._client.get(index=self._alias, id=_id(dataset))
             except NotFoundError as error:
                 if _is_absent(error):
                     return None
@@ -82,7 +82,7 @@ class States:
             try:
                 answer = await self._client.index(
                     index=self._alias,
-                    id=_id(state.scope),
+                    id=_id(state.dataset),
                     document=msgspec.to_builtins(state),
                     # Otherwise an index that is gone would be made again without its mapping.
                     require_alias=True,
@@ -93,12 +93,12 @@ class States:
             msgspec.convert(answer.body, _Written)
         return True
 
-    async def scopes(self) -> Sequence[IndexScope]:
-        """Return every scope that has a state."""
+    async def datasets(self) -> Sequence[Dataset]:
+        """Return every dataset that has a state."""
         if self._alias not in await aliases(self._client, f"{self._alias}*"):
             return []
         await refresh(self._client, self._alias)
-        found, after = list[IndexScope](), dict[str, Any]()
+        found, after = list[Dataset](), dict[str, Any]()
         while True:
             hits = await hits_of(
                 self._client,
@@ -109,7 +109,7 @@ class States:
                 **after,
             )
             with translated():
-                page = [hit.state.scope for hit in msgspec.convert(hits, list[_Found])]
+                page = [hit.state.dataset for hit in msgspec.convert(hits, list[_Found])]
             found += page
             if len(page) < _PAGE:
                 return found
@@ -130,7 +130,7 @@ def _is_absent(error: NotFoundError) -> bool:
     return found is False or kind_of(error) == "index_not_found_exception"
 
 
-def _id(scope: IndexScope) -> str:
+def _id(dataset: Dataset) -> str:
     """Return a name of bounded length, which is in addresses and logs and shows nobody."""
-    text = f"{scope.fhir_version.value}/{scope.tenant}"
+    text = f"{dataset.fhir_version.value}/{dataset.tenant}"
     return blake2b(text.encode(), digest_size=16).hexdigest()

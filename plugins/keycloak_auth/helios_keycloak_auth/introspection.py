@@ -20,12 +20,12 @@ class Introspection:
 
     def __init__(
         self,
-        ask: Callable[[str], Awaitable[dict[str, Any]]],
+        send: Callable[[str], Awaitable[dict[str, Any]]],
         *,
         ttl: timedelta,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._ask = ask
+        self._send = send
         self._ttl = ttl.total_seconds()
         self._clock = clock
         self._said = dict[bytes, tuple[bool, float]]()
@@ -41,7 +41,7 @@ class Introspection:
         """
         active, until = self._said.get(digest, (False, 0.0))
         if self._clock() >= until:
-            active = await self._answer(token, digest)
+            active = await self._introspect(token, digest)
         if not active:
             raise InvalidToken("The access token has been revoked; request another one.")
 
@@ -52,7 +52,7 @@ class Introspection:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _answer(self, token: str, digest: bytes) -> bool:
+    async def _introspect(self, token: str, digest: bytes) -> bool:
         task = self._asking.get(digest)
         if task is None:
             if len(self._asking) >= MAX_WAITING:
@@ -66,7 +66,7 @@ class Introspection:
             raise BackendUnavailable(f"a token cannot be introspected: {error}") from None
 
     async def _learn(self, token: str, digest: bytes) -> bool:
-        active = (await self._ask(token)).get("active")
+        active = (await self._send(token)).get("active")
         if not isinstance(active, bool):
             raise BackendUnavailable("the issuer does not say whether the token is active")
         if len(self._said) >= MAX_REMEMBERED:

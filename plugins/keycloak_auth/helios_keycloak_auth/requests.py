@@ -43,7 +43,7 @@ class IssuerRequests:
         response, body = await self._send("GET", url)
         return await _parse(body), _lifetime(response)
 
-    async def ask(
+    async def post(
         self, url: str, form: Mapping[str, str], credentials: tuple[str, str]
     ) -> dict[str, Any]:
         """

@@ -135,7 +135,7 @@ class IssuerVerifier(TokenVerifier):
             await self._discovery.current(), "introspection_endpoint"
         )
         form = {"token": token, "token_type_hint": "access_token"}
-        return await self._requests.ask(url, form, (client, secret.reveal()))
+        return await self._requests.post(url, form, (client, secret.reveal()))
 
 
 @asynccontextmanager

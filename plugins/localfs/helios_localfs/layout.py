@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from helios_core import InvalidRequest, PartKey
+from helios_core import PartKey, job_path
 
 OWNER_MARK = ".helios-owner"
 """The file that says which job store the folder belongs to."""
@@ -11,12 +11,12 @@ _MADE_BY_FILE_SYSTEMS = frozenset({"lost+found"})
 
 def job_folder(root: Path, tenant: str, job_id: str) -> Path:
     """Return the folder of one job."""
-    return root / _plain(tenant) / _plain(job_id)
+    return root / job_path(tenant, job_id)
 
 
 def part_path(root: Path, key: PartKey) -> Path:
     """Return the file of one part."""
-    return job_folder(root, key.tenant, key.job_id) / _plain(key.stored_name)
+    return root / key.path
 
 
 def draft_path(part: Path) -> Path:
@@ -32,13 +32,3 @@ def subfolders(folder: Path) -> list[str]:
         return []
     names = {path.name for path in paths if path.name[0] != "." and path.is_dir()}
     return sorted(names - _MADE_BY_FILE_SYSTEMS)
-
-
-def _plain(name: str) -> str:
-    # The core has checked every id; a path is built from them here, so they are checked again.
-    if not name or name[0] == "." or any(sign in name for sign in "/\\\0"):
-        raise InvalidRequest(
-            "a tenant, job or part has a name that cannot be a file name;"
-            " use letters, digits, '-', '_' and inner dots"
-        )
-    return name

@@ -27,9 +27,9 @@ from helios_core import run_to_end
 from helios_mongodb import schema
 from helios_mongodb.errors import DRIVER_ERRORS, HELD, opening, translated
 from helios_mongodb.introductions import Introductions, check_transactions
+from helios_mongodb.sessions import Writers
 from helios_mongodb.settings import MongoSettings
 from helios_mongodb.waits import time_of
-from helios_mongodb.writers import Writers
 
 Document: TypeAlias = dict[str, Any]
 Session: TypeAlias = AsyncClientSession

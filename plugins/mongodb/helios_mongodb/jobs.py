@@ -94,7 +94,7 @@ class MongoJobStore(MongoRecords, JobStore):
             return await self._add(session, number, job, shards)
 
         added = await self._database.write(work)
-        await self._tell()
+        await self._notify()
         return added
 
     async def get(self, tenant: str, job_id: str) -> Job:
@@ -201,7 +201,7 @@ class MongoJobStore(MongoRecords, JobStore):
             return await leasing.complete(self._database, session, lease, parts, notes=notes)
 
         status = await self._database.write(work)
-        await self._tell()  # the next phase may begin
+        await self._notify()  # the next phase may begin
         return status
 
     async def fail(
@@ -220,7 +220,7 @@ class MongoJobStore(MongoRecords, JobStore):
             )
 
         status = await self._database.write(work)
-        await self._tell()
+        await self._notify()
         return status
 
     async def postpone(
@@ -255,7 +255,7 @@ class MongoJobStore(MongoRecords, JobStore):
         attempts = {"$subtract": ["$attempts", 1]}
         free: Document = {"worker": None, "at": AT_ONCE, "reported": 0, "attempts": attempts}
         await self._change(lease, free | {"touched": "$$NOW", "waiting_for": None})
-        await self._tell()
+        await self._notify()
 
     async def cancel(self, tenant: str, job_id: str) -> None:
         """End a job for good (J6)."""
@@ -453,7 +453,7 @@ class MongoJobStore(MongoRecords, JobStore):
         stored = [(shard.get("shard"), shard.get("token")) for shard in shards]
         return self._set_aside.summary(row["_id"], summary, row["accepted"], stored)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         """Wake idle workers everywhere; where that fails they find the work by polling."""
         self.wake()
         with suppress(BackendError), translated():

@@ -32,6 +32,7 @@ from helios_mongodb.contents import CHUNK_BYTES, content_of
 from helios_mongodb.databases import Collection, Database, Document, Session
 from helios_mongodb.errors import translated
 from helios_mongodb.extents import Extent, extent_from, extents_within
+from helios_mongodb.indexing import condition_of
 from helios_mongodb.integrity import (
     MARKED_EXTENTS,
     check_counts,
@@ -41,7 +42,6 @@ from helios_mongodb.integrity import (
     shortfalls,
 )
 from helios_mongodb.settings import ReadFrom
-from helios_mongodb.terms import condition_of
 from helios_mongodb.views import deleted_by, may_show, shown_by, within
 
 PATIENTS_AT_ONCE = 10_000

@@ -14,7 +14,7 @@ from helios_core import Migrated, Migrations, index_outdated, line_hash
 from helios_core.fhir import TERMS_VERSION, FHIRVersion, terms_of
 from helios_mongodb.contents import content_of
 from helios_mongodb.errors import translated
-from helios_mongodb.terms import UNREADABLE, term_fields
+from helios_mongodb.indexing import UNREADABLE, term_fields
 
 STORE = "store"
 """The document of `meta` that says which store this is, and how far its schema is."""

@@ -21,9 +21,9 @@ from helios_core import (
 )
 from helios_mongodb.databases import Database, Document
 from helios_mongodb.extents import extents_of
+from helios_mongodb.indexing import condition_of
 from helios_mongodb.integrity import damaged
 from helios_mongodb.lookups import stored_version
-from helios_mongodb.terms import condition_of
 from helios_mongodb.views import live_at, within
 
 SORTED_AT_ONCE = 5000

@@ -14,7 +14,7 @@ from helios_mongodb.contents import CHUNK_BYTES, chunks_of
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.drafts import HEAD_FIELDS, Draft, Drafting, Head, Key, head_of
 from helios_mongodb.extents import Extent, extent_from, extents_of, place
-from helios_mongodb.terms import term_fields
+from helios_mongodb.indexing import term_fields
 
 _NOWHERE = 0
 """The collection of a type of which nothing was ever stored."""

@@ -108,7 +108,7 @@ class PostgresJobStore(PostgresRecords, JobStore):
                 return leasing.to_job(row)
             return await self._add(connection, job, shards, max_active=max_active)
 
-        return await self._retry_lost_answer(work)
+        return await self._retry_lost_response(work)
 
     async def get(self, tenant: str, job_id: str) -> Job:
         """Return a job that was not cancelled."""
@@ -193,7 +193,7 @@ class PostgresJobStore(PostgresRecords, JobStore):
                 connection, lease, parts, notes=notes, channel=self.channel, again=again
             )
 
-        return await self._retry_lost_answer(work)
+        return await self._retry_lost_response(work)
 
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
@@ -415,7 +415,7 @@ class PostgresJobStore(PostgresRecords, JobStore):
         assert row is not None  # noqa: S101 - it has just been inserted
         return leasing.to_job(row)
 
-    async def _retry_lost_answer(self, work: Callable[..., Awaitable[T]]) -> T:
+    async def _retry_lost_response(self, work: Callable[..., Awaitable[T]]) -> T:
         """
         Do some work in a transaction, and ask again where its answer is lost on the way.
 

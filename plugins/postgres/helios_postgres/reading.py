@@ -116,7 +116,7 @@ class Reading:
         """Yield those of some versions of a slice that are shown; seqs are in order."""
         for start in range(0, len(seqs), PICKED_AT_ONCE):
             some = seqs[start : start + PICKED_AT_ONCE]
-            [(found,)] = await self._ask(of, _SQL["count"], some)
+            [(found,)] = await self._run(of, _SQL["count"], some)
             if found != len(some):
                 report = shortfall_of(of.resource_type, found=found, expected=len(some))
                 yield Batch(damaged=[report])
@@ -143,7 +143,7 @@ class Reading:
         if members is not None:
             gone = [each.seq for each in members if each.deleted]
             for start in range(0, len(gone), batch_rows):
-                rows = await self._ask(of, _SQL["ids"], gone[start : start + batch_rows])
+                rows = await self._run(of, _SQL["ids"], gone[start : start + batch_rows])
                 yield [row[1] for row in sorted(rows, key=itemgetter(0))]
             return
         if await self._damage_in(of, of.seqs):
@@ -211,9 +211,9 @@ class Reading:
     ) -> list[Record]:
         parameters = of.shown.parameters(seqs)
         if of.cohort is None:
-            return await self._ask(of, query.everybody, *parameters, *further)
+            return await self._run(of, query.everybody, *parameters, *further)
         number = of.cohort.number
-        return await self._ask_cohort(of.cohort, query.cohort, *parameters, number, *further)
+        return await self._run_for_cohort(of.cohort, query.cohort, *parameters, number, *further)
 
     async def _by_size(
         self, of: Slice, sizes: Iterable[tuple[int, int]], batch_bytes: int
@@ -231,21 +231,21 @@ class Reading:
             del rows  # or they would be kept while the next ones are read
 
     async def _lines(self, of: Slice, seqs: Sequence[int]) -> Sequence[_Row]:
-        rows = await _unless_damaged(self._ask(of, _SQL["contents"], seqs))
+        rows = await _unless_damaged(self._run(of, _SQL["contents"], seqs))
         return [await self._one(of, seq) for seq in seqs] if rows is None else rows
 
     async def _one(self, of: Slice, seq: int) -> _Row:
         """Return one line, without its content if PostgreSQL cannot read that."""
-        rows = await _unless_damaged(self._ask(of, _SQL["contents"], [seq]))
-        return (rows or await self._ask(of, _SQL["no_content"], [seq]))[0]
+        rows = await _unless_damaged(self._run(of, _SQL["contents"], [seq]))
+        return (rows or await self._run(of, _SQL["no_content"], [seq]))[0]
 
     async def _large(self, of: Slice, seq: int, size: int, piece_bytes: int) -> _Row:
         """Read one line in pieces: of what comes in one response the driver holds three copies."""
-        row = (await self._ask(of, _SQL["no_content"], [seq]))[0]
+        row = (await self._run(of, _SQL["no_content"], [seq]))[0]
         line = BytesIO()
         while line.tell() < size:
             place = line.tell() + 1
-            pieces = await _unless_damaged(self._ask(of, _SQL["piece"], seq, place, piece_bytes))
+            pieces = await _unless_damaged(self._run(of, _SQL["piece"], seq, place, piece_bytes))
             if pieces is None or pieces[0][0] is None:
                 return row
             if not line.write(pieces[0][0]):
@@ -255,7 +255,7 @@ class Reading:
     async def _checked(self, of: Slice, rows: Sequence[_Row]) -> AsyncIterator[Batch]:
         """Yield rows as one batch, and as more if very many are damaged (P6)."""
         batch, altered = _batch(sorted(rows, key=itemgetter(0)))
-        named = await self._ask(of, _SQL["ids"], list(altered)) if altered else []
+        named = await self._run(of, _SQL["ids"], list(altered)) if altered else []
         reports = [damage_of(of.resource_type, id_, altered[seq]) for seq, id_ in named]
         if batch.lines:
             yield batch
@@ -263,10 +263,10 @@ class Reading:
         for start in range(0, len(reports), DAMAGED_AT_ONCE):
             yield Batch(damaged=reports[start : start + DAMAGED_AT_ONCE])
 
-    async def _ask(self, of: Slice, query: str, *parameters: object) -> list[Record]:
+    async def _run(self, of: Slice, query: str, *parameters: object) -> list[Record]:
         return await self._reads.run(of.shown.at, _rows, query, *parameters)
 
-    async def _ask_cohort(
+    async def _run_for_cohort(
         self, cohort: StoredCohort, query: str, *parameters: object
     ) -> list[Record]:
         return await self._reads.run_on_primary(_rows_of_cohort, cohort, query, *parameters)

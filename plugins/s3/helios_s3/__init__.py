@@ -5,16 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from helios_core import API_LEVEL, Backend, DataProvider, OutputStore, Reach, hookimpl, in_thread
+from helios_s3.allocator import keep_little
 from helios_s3.buckets import Bucket
 from helios_s3.compaction import Compactor
 from helios_s3.log import Log
-from helios_s3.memory import keep_little
 from helios_s3.objects import Objects
 from helios_s3.ownership import claim_for_resources
 from helios_s3.provider import S3DataProvider
-from helios_s3.resource_settings import S3ResourceSettings
 from helios_s3.rows import Rows
-from helios_s3.settings import S3Settings
+from helios_s3.settings import S3ResourceSettings, S3Settings
 from helios_s3.store import S3OutputStore
 
 __all__ = [

@@ -17,8 +17,7 @@ from botocore.exceptions import BotoCoreError
 from obstore.store import S3Store
 
 from helios_core import ConfigurationError
-from helios_s3.resource_settings import S3ResourceSettings
-from helios_s3.settings import S3Settings
+from helios_s3.settings import S3ResourceSettings, S3Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,11 +16,11 @@ import structlog
 
 from helios_core import BackendError, in_thread
 from helios_s3.compartments import CompartmentWriter, Entry, merged_entries, sorted_entries
+from helios_s3.encoding import Block, Checkpoint, Commit, Found, Run
 from helios_s3.extents import ExtentBuilder
 from helios_s3.log import GRACE_SECONDS, State, checkpoint_key, commit_key, elapsed
 from helios_s3.objects import Missing
 from helios_s3.reading import chunks
-from helios_s3.records import Block, Checkpoint, Commit, Found, Run
 from helios_s3.rows import Rows
 
 TAIL_BYTES = 16 * 1024 * 1024

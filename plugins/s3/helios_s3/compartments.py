@@ -18,8 +18,7 @@ from isal import isal_zlib
 from xxhash import xxh3_64_intdigest
 
 from helios_core import ExportView, Shard, TypeKey, in_thread
-from helios_s3.log import Moment
-from helios_s3.records import (
+from helios_s3.encoding import (
     SHARED,
     Found,
     Piece,
@@ -30,6 +29,7 @@ from helios_s3.records import (
     encode_directory,
     require_intact,
 )
+from helios_s3.log import Moment
 from helios_s3.rows import Rows, current_at
 from helios_s3.tail import Tail
 from helios_s3.views import Shown, shown_by
@@ -185,10 +185,10 @@ class _Reader:
         if self.read or not self.has_more:
             return
         if not self._packed:
-            await self._ask()
+            await self._fetch()
         self.read = await in_thread(_unpack, *self._packed.popleft())
 
-    async def _ask(self) -> None:
+    async def _fetch(self) -> None:
         segment, first = self._pieces[0]
         pieces, end = list[Piece](), first.offset
         while (

@@ -2,7 +2,7 @@
 
 from xxhash import xxh3_64_intdigest
 
-from helios_s3.records import Block, Row, encode_hashes, encode_rows
+from helios_s3.encoding import Block, Row, encode_hashes, encode_rows
 
 BLOCK_BYTES = 3 * 1024 * 1024
 BLOCK_ROWS = 4096

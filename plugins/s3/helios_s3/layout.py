@@ -1,6 +1,6 @@
 """Where everything lies: {prefix}/{tenant}/{job}/{part}, and nothing of ours anywhere else."""
 
-from helios_core import InvalidRequest, PartKey
+from helios_core import PartKey, job_path
 
 OWNER_MARK = ".helios-owner"
 """The object that says which job store the prefix belongs to."""
@@ -14,12 +14,12 @@ PROBE = ".helios-probe"
 
 def job_prefix(prefix: str, tenant: str, job_id: str) -> str:
     """Return the prefix of the keys of one job and of no other."""
-    return f"{prefix}{_plain(tenant)}/{_plain(job_id)}/"
+    return f"{prefix}{job_path(tenant, job_id)}/"
 
 
 def part_key(prefix: str, key: PartKey) -> str:
     """Return the object key of one part."""
-    return job_prefix(prefix, key.tenant, key.job_id) + _plain(key.stored_name)
+    return prefix + key.path
 
 
 def job_of(prefix: str, object_key: str) -> tuple[str, str] | None:
@@ -35,13 +35,3 @@ def folders_around(prefix: str) -> list[str]:
     """Return the prefixes that a prefix lies in, the whole bucket first, without itself."""
     parts = prefix.split("/")[:-1]
     return ["".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts))]
-
-
-def _plain(name: str) -> str:
-    # The core has checked every id; a key is built from them here, so they are checked again.
-    if not name or name[0] == "." or any(sign in name for sign in "/\\\0"):
-        raise InvalidRequest(
-            "a tenant, job or part has a name that cannot be part of an object key;"
-            " use letters, digits, '-', '_' and inner dots"
-        )
-    return name

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from helios_core import BackendError, BackendUnavailable, in_thread
+from helios_s3.encoding import Checkpoint, Commit, Run, decode_commit, encode_commit
 from helios_s3.objects import Objects
-from helios_s3.records import Checkpoint, Commit, Run, decode_commit, encode_commit
 from helios_s3.tail import Tail
 
 GRACE_SECONDS = 3600.0

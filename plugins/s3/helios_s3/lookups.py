@@ -13,8 +13,8 @@ from helios_core import (
     verified_version,
 )
 from helios_core.fhir import FOREVER, from_stamp, to_stamp
+from helios_s3.encoding import Found, collection_of
 from helios_s3.reading import checked
-from helios_s3.records import Found, collection_of
 from helios_s3.rows import Rows, current_at
 from helios_s3.views import shown_by
 

@@ -7,7 +7,7 @@ import msgspec
 
 from helios_core import ExportView, Shard, TypeKey
 from helios_s3.compartments import MARK, estimate, shown_of_cohort
-from helios_s3.records import collection_of
+from helios_s3.encoding import collection_of
 from helios_s3.rows import Rows, current_at
 from helios_s3.views import shown_by
 

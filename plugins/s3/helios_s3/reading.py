@@ -15,7 +15,7 @@ from helios_core import (
 )
 from helios_core.fhir import Prefilter
 from helios_s3.compartments import MARK, shown_of_cohort
-from helios_s3.records import Found, collection_of
+from helios_s3.encoding import Found, collection_of
 from helios_s3.rows import Rows, current_at
 from helios_s3.views import Shown, may_satisfy, shown_by
 

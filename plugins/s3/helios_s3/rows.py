@@ -9,9 +9,7 @@ from operator import attrgetter, itemgetter
 from typing import Generic, TypeAlias, TypeVar
 
 from helios_core import BackendError, in_thread
-from helios_s3.log import Log, Moment
-from helios_s3.objects import Missing
-from helios_s3.records import (
+from helios_s3.encoding import (
     Block,
     Found,
     Piece,
@@ -25,6 +23,8 @@ from helios_s3.records import (
     holds,
     offset_of,
 )
+from helios_s3.log import Log, Moment
+from helios_s3.objects import Missing
 from helios_s3.tail import Tail
 
 T = TypeVar("T")

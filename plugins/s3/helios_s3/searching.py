@@ -17,9 +17,9 @@ from helios_core import (
     place_in_order,
 )
 from helios_core.fhir import FOREVER
+from helios_s3.encoding import Found, collection_of
 from helios_s3.lookups import stored_versions
 from helios_s3.reading import chunks
-from helios_s3.records import Found, collection_of
 from helios_s3.rows import Rows, current_at
 from helios_s3.views import ids_in, may_satisfy
 

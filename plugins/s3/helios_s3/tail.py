@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
-from helios_s3.records import SHARED, Commit, Found
+from helios_s3.encoding import SHARED, Commit, Found
 
 
 class Tail:

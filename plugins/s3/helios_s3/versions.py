@@ -19,10 +19,10 @@ from helios_core import (
     parse_version_token,
 )
 from helios_core.fhir import FOREVER, to_stamp
+from helios_s3.encoding import Block, Found, collection_of, key_of
 from helios_s3.log import Moment
 from helios_s3.lookups import stored_versions
 from helios_s3.reading import chunks
-from helios_s3.records import Block, Found, collection_of, key_of
 from helios_s3.rows import Rows, current_at
 
 BLOCKS_AT_ONCE = 4

@@ -4,7 +4,7 @@ import msgspec
 
 from helios_core import ExportView, Level
 from helios_core.fhir import FOREVER, AllOf, AnyId, AnyOf, Prefilter, UpdatedWithin, to_stamp
-from helios_s3.records import Row
+from helios_s3.encoding import Row
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,9 +16,9 @@ from helios_core import (
     line_hash,
 )
 from helios_core.fhir import FHIRVersion, from_stamp
+from helios_s3.encoding import Commit, Row, collection_of, deletion
 from helios_s3.log import Moment
 from helios_s3.objects import Missing
-from helios_s3.records import Commit, Row, collection_of, deletion
 from helios_s3.rows import Rows
 
 ATTEMPTS = 1000

@@ -114,7 +114,7 @@ class _Planning:
         sample = list(islice(patients, SAMPLE))
         if not sample:
             return None
-        shown, resources, total_bytes = self._ask(
+        shown, resources, total_bytes = self._fetch(
             _SQL["shown_of_cohort"], patients=json.dumps(sample)
         )
         if not shown and not self._may_have_any_of(patients, counted):
@@ -127,7 +127,7 @@ class _Planning:
         if len(patients) <= LOOKED_UP:
             key = TypeKey.of(self._view.request, self._collection.resource_type)
             return may_have_any(self._connection, key, self._seqs, patients) or bool(
-                self._ask(_SQL["any_of_cohort"], patients=json.dumps(list(patients)))[0]
+                self._fetch(_SQL["any_of_cohort"], patients=json.dumps(list(patients)))[0]
             )
         query = (self._collection.number, LOOKED_UP)
         present = [
@@ -144,15 +144,15 @@ class _Planning:
         So it is where they are damaged: reading will say what is lost.
         """
         return bool(
-            self._ask(_SQL["any_shown"], looked_up=LOOKED_UP)[0]
-            or self._ask(_SQL["more_than"], looked_up=LOOKED_UP)
+            self._fetch(_SQL["any_shown"], looked_up=LOOKED_UP)[0]
+            or self._fetch(_SQL["more_than"], looked_up=LOOKED_UP)
             or any(
                 extent.count_of_damaged(self._connection) is not None
                 for extent in extents_of(self._connection, self._seqs)
             )
         )
 
-    def _ask(self, query: str, **parameters: object) -> tuple[float, ...]:
+    def _fetch(self, query: str, **parameters: object) -> tuple[float, ...]:
         shown = shown_by(self._view, self._collection.number, self._seqs)
         parameters |= msgspec.structs.asdict(shown)
         parameters["deletions"] = self._view.request.since is not None

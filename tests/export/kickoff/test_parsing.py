@@ -46,6 +46,12 @@ def test_respond_async_is_found_anywhere_in_prefer(prefer):
     assert parse_kickoff(call(prefer=prefer)).level is Level.SYSTEM
 
 
+def test_a_comma_in_quotes_separates_no_preferences():
+    prefer = ['app="a, handling=maybe"; b="c, d"', 'respond-async, handling="strict"']
+
+    assert parse_kickoff(call(prefer=prefer)).level is Level.SYSTEM
+
+
 @pytest.mark.parametrize("prefer", [[], ["handling=strict"], ["not-respond-async"], ["return=x"]])
 def test_without_respond_async_nothing_is_accepted(prefer):
     """B2-KO-16"""

@@ -297,7 +297,7 @@ async def test_a_line_that_cannot_be_read_becomes_an_error(hospital):
 
 
 class Garbling(Forgetful):
-    """Gives the first line of each batch without its end."""
+    """Returns the first line of each batch without its end."""
 
     async def read(self, view, shard, *, batch_bytes):
         async for batch in self._provider.read(view, shard, batch_bytes=batch_bytes):

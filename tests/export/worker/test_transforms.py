@@ -75,7 +75,7 @@ def scrub(resource):
 
 
 def with_canary(resource):
-    """Give a resource something that must never leave."""
+    """Add something to a resource that must never leave."""
     return resource | {"text": {"status": "additional", "div": f"<div>{CANARY}</div>"}}
 
 

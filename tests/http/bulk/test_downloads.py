@@ -236,7 +236,7 @@ async def test_a_download_that_breaks_is_never_taken_for_whole(live, compression
 
 
 async def raw_get(url, headers):
-    """Give everything a server sends until it closes the connection."""
+    """Return everything a server sends until it closes the connection."""
     host, _, path = url.removeprefix("http://").partition("/")
     name, _, port = host.partition(":")
     reader, writer = await asyncio.open_connection(name, int(port))

@@ -12,7 +12,7 @@ PATIENTS = [{"resourceType": "Patient", "id": f"p{number}"} for number in range(
 
 
 class SigningStore(MemoryOutputStore):
-    """Gives addresses of another host, each with a signature of its own."""
+    """Returns addresses of another host, each with a signature of its own."""
 
     def __init__(self):
         super().__init__()

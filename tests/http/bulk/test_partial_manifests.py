@@ -56,7 +56,7 @@ class Running:
 
 @pytest.fixture
 async def running(open_site):
-    """Give exports whose every resource is a part of its own, five to a shard."""
+    """Start exports whose every resource is a part of its own, five to a shard."""
     site = await open_site(output_store=Gate())
     stop = asyncio.Event()
     options = WorkerOptions(

@@ -1,7 +1,7 @@
 import pytest
 
 import helios_sqlite
-from helios_core import IndexScope
+from helios_core import Dataset
 from helios_core.fhir import FHIRVersion
 from helios_elasticsearch import ElasticsearchSettings, open_search_index
 
@@ -26,5 +26,5 @@ async def sqlite_provider(tmp_path):
 
 
 @pytest.fixture
-def scope():
-    return IndexScope("clinic", FHIRVersion.R4)
+def dataset():
+    return Dataset("clinic", FHIRVersion.R4)

@@ -37,11 +37,11 @@ class OfOneFolder:
 
         return call
 
-    async def scopes(self):
+    async def datasets(self):
         return [
-            msgspec.structs.replace(scope, tenant=scope.tenant.removesuffix(self._suffix))
-            for scope in await self._index.scopes()
-            if scope.tenant.endswith(self._suffix)
+            msgspec.structs.replace(dataset, tenant=dataset.tenant.removesuffix(self._suffix))
+            for dataset in await self._index.datasets()
+            if dataset.tenant.endswith(self._suffix)
         ]
 
 

@@ -14,9 +14,9 @@ import pytest
 from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
 from elastic_transport._node import NodeApiResponse
 
-from helios_core import BackendUnavailable, ConfigurationError, IndexEntry, IndexQuery, IndexScope
+from helios_core import BackendUnavailable, ConfigurationError, Dataset, IndexEntry, IndexQuery
 from helios_core.fhir import AnyId, IndexTerms
-from helios_elasticsearch import ElasticsearchSettings, clients, open_search_index
+from helios_elasticsearch import ElasticsearchSettings, connections, open_search_index
 from helios_elasticsearch.errors import translated
 from helios_elasticsearch.mappings import state_alias
 
@@ -38,23 +38,23 @@ OTHERS += [OSError, EOFError, TimeoutError, ValueError, RuntimeError, KeyError, 
 STATUSES = [400, 401, 403, 404, 408, 409, 410, 413, 429, 500, 502, 503, 504]
 
 
-async def reset(index, scope):
-    present = await index.state(scope)
-    await index.reset(scope, uuid.uuid4().hex, expected=present and present.epoch)
+async def reset(index, dataset):
+    present = await index.state(dataset)
+    await index.reset(dataset, uuid.uuid4().hex, expected=present and present.epoch)
 
 
 CALLS = {
-    "state": lambda index, scope: index.state(scope),
-    "scopes": lambda index, _: index.scopes(),
+    "state": lambda index, dataset: index.state(dataset),
+    "datasets": lambda index, _: index.datasets(),
     "reset": reset,
-    "apply": lambda index, scope: index.apply(scope, "one", [ENTRY]),
-    "advance": lambda index, scope: index.advance(scope, "one", reached=datetime.now(UTC)),
-    "find": lambda index, scope: index.find(scope.type("Patient"), "one", QUERY, count=10),
-    "count": lambda index, scope: index.count(scope.type("Patient"), "one", QUERY),
-    "first reset": lambda index, scope: index.reset(
-        IndexScope(uuid.uuid4().hex, scope.fhir_version), "one", expected=None
+    "apply": lambda index, dataset: index.apply(dataset, "one", [ENTRY]),
+    "advance": lambda index, dataset: index.advance(dataset, "one", reached=datetime.now(UTC)),
+    "find": lambda index, dataset: index.find(dataset.type("Patient"), "one", QUERY, count=10),
+    "count": lambda index, dataset: index.count(dataset.type("Patient"), "one", QUERY),
+    "first reset": lambda index, dataset: index.reset(
+        Dataset(uuid.uuid4().hex, dataset.fhir_version), "one", expected=None
     ),
-    "size": lambda index, scope: index.size(scope, "one"),
+    "size": lambda index, dataset: index.size(dataset, "one"),
 }
 
 ENTRY = IndexEntry(
@@ -94,7 +94,7 @@ class Nodes:
     """Makes one request after others fail, as a node or the client may."""
 
     def __init__(self, monkeypatch):
-        self._perform = clients._Node.perform_request
+        self._perform = connections._Node.perform_request
         self.answer = None
         self.let_through = 0
         self.asked = 0
@@ -108,7 +108,7 @@ class Nodes:
                 raise nodes.answer
             return nodes.answer
 
-        monkeypatch.setattr(clients._Node, "perform_request", perform_request)
+        monkeypatch.setattr(connections._Node, "perform_request", perform_request)
 
 
 @pytest.fixture
@@ -117,9 +117,9 @@ def nodes(monkeypatch):
 
 
 @pytest.fixture
-async def built(index, scope):
-    await index.reset(scope, "one", expected=None)
-    await index.apply(scope, "one", [ENTRY])
+async def built(index, dataset):
+    await index.reset(dataset, "one", expected=None)
+    await index.apply(dataset, "one", [ENTRY])
     return index
 
 
@@ -150,28 +150,28 @@ ANSWERS = {
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_no_failure_of_any_request_is_anything_but_unavailability(
-    built, scope, nodes, name, caplog
+    built, dataset, nodes, name, caplog
 ):
     caplog.set_level(logging.DEBUG)
     nodes.asked = 0
-    await CALLS[name](built, scope)
+    await CALLS[name](built, dataset)
     requests = nodes.asked
 
     for number in range(requests):
         for answer in ANSWERS.values():
             nodes.answer, nodes.let_through, nodes.asked = answer, number, 0
             with pytest.raises(BackendUnavailable) as raised:
-                await CALLS[name](built, scope)
+                await CALLS[name](built, dataset)
             assert "canary" not in str(raised.value)
     assert "canary" not in caplog.text
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_server_that_is_away_is_unavailable(scope, name):
+async def test_a_server_that_is_away_is_unavailable(dataset, name):
     settings = ElasticsearchSettings(nodes=("http://127.0.0.1:1",))
     async with open_search_index(settings) as index:
         with pytest.raises(BackendUnavailable, match="try again later"):
-            await CALLS[name](index, scope)
+            await CALLS[name](index, dataset)
 
 
 @asynccontextmanager
@@ -218,16 +218,16 @@ async def test_a_proxy_whose_server_is_down_does_not_prevent_the_start():
         open_search_index(ElasticsearchSettings(nodes=(url,))) as index,
     ):
         with pytest.raises(BackendUnavailable, match="it is down"):
-            await index.scopes()
+            await index.datasets()
 
 
-async def test_warnings_of_the_server_are_not_shown(index, scope, nodes):
+async def test_warnings_of_the_server_are_not_shown(index, dataset, nodes):
     warning = ("warning", '299 Elasticsearch "canary"')
     nodes.answer = NodeApiResponse(meta(404, [JSON, PRODUCT, warning]), b'{"found":false}')
     with warnings.catch_warnings():
         warnings.simplefilter("error")
 
-        assert await index.state(scope) is None
+        assert await index.state(dataset) is None
 
 
 BLOCKS = {"write": 403, "read_only_allow_delete": 429, "read_only": 403}
@@ -247,17 +247,17 @@ def block(elasticsearch_server, settings):
 
 @pytest.mark.parametrize("name", BLOCKS)
 async def test_a_blocked_index_is_not_taken_for_a_lack_of_rights_or_memory(
-    built, scope, block, name
+    built, dataset, block, name
 ):
     block(name, value=True)
     try:
         for call in ("apply", "advance", "reset"):
             with pytest.raises(BackendUnavailable, match=r"blocked.*free space") as raised:
-                await CALLS[call](built, scope)
+                await CALLS[call](built, dataset)
             assert f"status {BLOCKS[name]}" in str(raised.value)
     finally:
         block(name, value=None)
-    await CALLS["apply"](built, scope)
+    await CALLS["apply"](built, dataset)
 
 
 @pytest.mark.parametrize("status", [403, 429])
@@ -266,7 +266,7 @@ async def test_a_block_does_not_prevent_the_start(settings, nodes, status):
     nodes.answer = NodeApiResponse(meta(status, [JSON, PRODUCT]), body)
     async with open_search_index(settings) as index:
         with pytest.raises(BackendUnavailable, match="blocked"):
-            await index.scopes()
+            await index.datasets()
 
 
 @pytest.fixture
@@ -276,16 +276,16 @@ def taken(elasticsearch_server, settings):
 
 
 @pytest.mark.usefixtures("taken")
-async def test_an_index_of_another_program_is_refused_with_a_way_out(index, scope):
+async def test_an_index_of_another_program_is_refused_with_a_way_out(index, dataset):
     for call in ("reset", "first reset"):
         with pytest.raises(BackendUnavailable, match="HFS_ELASTICSEARCH_PREFIX"):
-            await CALLS[call](index, scope)
+            await CALLS[call](index, dataset)
 
 
-async def test_requests_are_not_logged(built, scope, caplog):
+async def test_requests_are_not_logged(built, dataset, caplog):
     caplog.set_level(logging.DEBUG)
     for call in CALLS.values():
-        await call(built, scope)
+        await call(built, dataset)
 
     assert "canary" not in caplog.text
     assert "elastic_transport" not in {record.name for record in caplog.records}

@@ -26,8 +26,8 @@ def entry(number, *terms, resource_type="Patient"):
 
 
 @pytest.fixture
-async def begun(index, scope):
-    await index.reset(scope, "one", expected=None)
+async def begun(index, dataset):
+    await index.reset(dataset, "one", expected=None)
     return index
 
 
@@ -48,12 +48,12 @@ async def test_every_search_that_an_index_helps_takes_one_exact_request():
             assert request.exact, alternatives
 
 
-async def test_a_prefilter_may_have_more_conditions_than_a_query(begun, scope):
+async def test_a_prefilter_may_have_more_conditions_than_a_query(begun, dataset):
     entries = [entry(number) for number in range(50)]
-    await begun.apply(scope, "one", entries)
+    await begun.apply(dataset, "one", entries)
     memory = MemorySearchIndex()
-    await memory.reset(scope, "one", expected=None)
-    await memory.apply(scope, "one", entries)
+    await memory.reset(dataset, "one", expected=None)
+    await memory.apply(dataset, "one", entries)
     many = range(25, 2 * MAX_CLAUSES)
     pairs = AnyOf(
         tuple(
@@ -70,7 +70,7 @@ async def test_a_prefilter_may_have_more_conditions_than_a_query(begun, scope):
             IndexQuery(prefilter=prefilter),
             IndexQuery(prefilter=prefilter, changed_after=40),
         ):
-            key = scope.type("Patient")
+            key = dataset.type("Patient")
             expected = await memory.find(key, "one", query, count=100)
             assert list(await begun.find(key, "one", query, count=100)) == expected
             assert await begun.count(key, "one", query) == len(expected)
@@ -79,66 +79,66 @@ async def test_a_prefilter_may_have_more_conditions_than_a_query(begun, scope):
 
 
 async def test_an_index_that_is_gone_is_unavailable_and_not_made_again_without_mappings(
-    begun, scope, settings
+    begun, dataset, settings
 ):
-    await begun.apply(scope, "one", [entry(1)])
+    await begun.apply(dataset, "one", [entry(1)])
     (entries,) = [name for name in indices(settings) if "-r4-" in name]
     ask(settings, entries, "DELETE")
-    key = scope.type("Patient")
+    key = dataset.type("Patient")
 
     for call in (
         begun.find(key, "one", IndexQuery(), count=10),
         begun.count(key, "one", IndexQuery()),
-        begun.apply(scope, "one", [entry(2)]),
-        begun.size(scope, "one"),
+        begun.apply(dataset, "one", [entry(2)]),
+        begun.size(dataset, "one"),
     ):
         with pytest.raises(BackendUnavailable, match="helios index rebuild"):
             await call
     assert entries not in indices(settings)
-    await begun.reset(scope, "two", expected="one")
-    await begun.apply(scope, "two", [entry(3)])
+    await begun.reset(dataset, "two", expected="one")
+    await begun.apply(dataset, "two", [entry(3)])
     assert [each.id for each in await begun.find(key, "two", IndexQuery(), count=10)] == ["p3"]
 
 
 async def test_the_states_that_are_gone_are_not_made_again_without_mappings(
-    begun, scope, settings
+    begun, dataset, settings
 ):
     ask(settings, f"{settings.prefix}-{LAYOUT}-state-index", "DELETE")
 
-    assert await begun.state(scope) is None
-    assert await begun.scopes() == []
-    assert not await begun.advance(scope, "one", reached=datetime.now(UTC))
+    assert await begun.state(dataset) is None
+    assert await begun.datasets() == []
+    assert not await begun.advance(dataset, "one", reached=datetime.now(UTC))
     assert not [name for name in indices(settings) if "state" in name]
 
 
-async def test_entries_of_earlier_epochs_are_removed_by_and_by(begun, scope, settings):
-    await begun.apply(scope, "one", [entry(number) for number in range(30)])
-    await begun.reset(scope, "two", expected="one")
-    await begun.apply(scope, "two", [entry(1)])
+async def test_entries_of_earlier_epochs_are_removed_by_and_by(begun, dataset, settings):
+    await begun.apply(dataset, "one", [entry(number) for number in range(30)])
+    await begun.reset(dataset, "two", expected="one")
+    await begun.apply(dataset, "two", [entry(1)])
     (entries,) = [name for name in indices(settings) if "-r4-" in name]
 
     for _ in range(3):
-        assert await begun.advance(scope, "two", reached=None)
+        assert await begun.advance(dataset, "two", reached=None)
 
     assert ask(settings, f"{entries}/_count").json()["count"] == 1
-    assert await begun.size(scope, "two") == 1
+    assert await begun.size(dataset, "two") == 1
 
 
-async def test_servers_with_different_prefixes_share_a_cluster(begun, scope, settings):
+async def test_servers_with_different_prefixes_share_a_cluster(begun, dataset, settings):
     other = msgspec.structs.replace(settings, prefix=f"{settings.prefix}-2")
     async with open_search_index(other) as second:
-        assert await second.state(scope) is None
-        await second.reset(scope, "one", expected=None)
-        await second.apply(scope, "one", [entry(1)])
+        assert await second.state(dataset) is None
+        await second.reset(dataset, "one", expected=None)
+        await second.apply(dataset, "one", [entry(1)])
 
-    assert await begun.size(scope, "one") == 0
+    assert await begun.size(dataset, "one") == 0
 
 
-async def test_the_number_of_fields_is_fixed(begun, scope, settings):
+async def test_the_number_of_fields_is_fixed(begun, dataset, settings):
     (entries,) = [name for name in indices(settings) if "-r4-" in name]
     before = ask(settings, f"{entries}/_mapping").json()
     await begun.apply(
-        scope, "one", [entry(n, n, -n, resource_type=f"Type{n}") for n in range(1, 40)]
+        dataset, "one", [entry(n, n, -n, resource_type=f"Type{n}") for n in range(1, 40)]
     )
 
     assert ask(settings, f"{entries}/_mapping").json() == before

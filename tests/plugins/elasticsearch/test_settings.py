@@ -3,7 +3,7 @@ import pytest
 
 from helios_core import ConfigurationError, Secret
 from helios_elasticsearch import ElasticsearchSettings
-from helios_elasticsearch.clients import make_client
+from helios_elasticsearch.connections import make_client
 
 NODE = "http://127.0.0.1:9200"
 

@@ -36,7 +36,7 @@ def clock():
 
 @pytest.fixture
 def settings(issuer):
-    """Give the settings for the test's issuer, with changes."""
+    """Return the settings for the test's issuer, with changes."""
 
     def settings(**changes):
         usual = {

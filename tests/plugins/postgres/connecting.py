@@ -8,7 +8,7 @@ import asyncpg
 
 @asynccontextmanager
 async def connected(settings):
-    """Give a connection to the same tables with nothing of ours in between."""
+    """Return a connection to the same tables with nothing of ours in between."""
     connection = await asyncpg.connect(
         settings.database_url.reveal(), server_settings={"search_path": settings.schema}
     )

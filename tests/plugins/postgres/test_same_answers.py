@@ -36,7 +36,7 @@ async def providers(settings, tmp_path):
 
 
 async def exported(provider, at=None, **wanted):
-    """Give lines without their instants, and what is deleted."""
+    """Return lines without their instants, and what is deleted."""
     patients = wanted.pop("patients", None)
     asked = corpus.request(types=TYPES, **wanted)
     of = corpus.view(at or await provider.transaction_time(), asked, patients=patients)

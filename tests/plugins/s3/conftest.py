@@ -23,7 +23,7 @@ def no_aws_configuration(monkeypatch, tmp_path):
 
 @pytest.fixture
 def settings(bucket):
-    """Give the settings that reach the test's bucket, with changes."""
+    """Return the settings that reach the test's bucket, with changes."""
 
     def settings(**changes):
         reaching = {
@@ -44,7 +44,7 @@ def settings(bucket):
 
 @pytest.fixture
 def resource_settings():
-    """Give the settings of resources in a bucket, with changes."""
+    """Return the settings of resources in a bucket, with changes."""
 
     def resource_settings(bucket, **changes):
         reaching = {

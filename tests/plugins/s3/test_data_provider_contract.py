@@ -12,12 +12,12 @@ from helios_core.testing import DataProviderSuite
 from helios_s3 import (
     compaction,
     compartments,
+    encoding,
     extents,
     log,
     objects,
     open_data_provider,
     planning,
-    records,
 )
 
 
@@ -109,7 +109,7 @@ class TestS3DataProviderByPatient(TestS3DataProviderCompacting):
         monkeypatch.setattr(planning, "INDEXED_SHARE", 1000.0)
         monkeypatch.setattr(compartments, "PIECE_BYTES", 500)
         monkeypatch.setattr(compartments, "SEGMENT_BYTES", 1000)
-        monkeypatch.setattr(records, "MOST_PATIENTS", 2)
+        monkeypatch.setattr(encoding, "MOST_PATIENTS", 2)
         monkeypatch.setattr(compartments, "BATCH_BYTES", 1000)
         # A hundred thousand patients in threes would take a minute, and prove nothing more.
         if request.node.originalname != "test_a_large_cohort_works":

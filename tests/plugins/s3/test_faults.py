@@ -30,7 +30,7 @@ CONTENT = [bytes([number]) * 900_000 for number in range(16)]
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Give up after a second instead of minutes."""
+    """Stop trying after a second instead of minutes."""
     monkeypatch.setattr(buckets, "RETRIES", buckets.retries(most=2, seconds=1))
 
 

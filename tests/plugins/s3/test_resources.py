@@ -25,15 +25,15 @@ from helios_s3 import (
     buckets,
     compaction,
     compartments,
+    encoding,
     extents,
     log,
     open_data_provider,
     planning,
-    records,
     tail,
 )
+from helios_s3.encoding import hash_id
 from helios_s3.objects import Objects
-from helios_s3.records import hash_id
 from tests.proxies import Fault, HTTPProxy
 
 COMMIT = re.compile(rb"^PUT [^ ]*/log/")
@@ -102,7 +102,7 @@ def writer(minio_bucket):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Give up after a second instead of minutes."""
+    """Stop trying after a second instead of minutes."""
     monkeypatch.setattr(log, "UNSURE_SECONDS", 0.0)
     monkeypatch.setattr(buckets, "RETRIES", buckets.retries(most=2, seconds=1))
 
@@ -524,7 +524,7 @@ def small(monkeypatch):
     monkeypatch.setattr(extents, "BLOCK_ROWS", 8)
     monkeypatch.setattr(compartments, "PIECE_BYTES", 1000)
     monkeypatch.setattr(compartments, "SEGMENT_BYTES", 2000)
-    monkeypatch.setattr(records, "MOST_PATIENTS", 3)
+    monkeypatch.setattr(encoding, "MOST_PATIENTS", 3)
     monkeypatch.setattr(compartments, "BATCH_BYTES", 2000)
     monkeypatch.setattr(compartments, "BATCH_PATIENTS", 2)
 
@@ -634,8 +634,8 @@ def test_the_tail_finds_by_patient_what_it_finds_by_a_look_at_all():
         for name in random.sample(range(8), 3):
             of = " ".join(random.sample(patients, random.choice([0, 1, 2])))
             left = " ".join(random.sample(patients, random.choice([0, 0, 1])))
-            rows.append(records.Row(f"o{name}", number, number, 2, 0, 0, of, left))
-        commit = records.Commit(number, "", number, rows=(("north", tuple(rows)),))
+            rows.append(encoding.Row(f"o{name}", number, number, 2, 0, 0, of, left))
+        commit = encoding.Commit(number, "", number, rows=(("north", tuple(rows)),))
         rest.append(number, commit, [b"{}"] * 3)
         rest = rest.behind(number - random.choice([20, 5]))
 

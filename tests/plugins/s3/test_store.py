@@ -69,7 +69,7 @@ def head(raw, bucket, key):
 
 
 def python(script, bucket):
-    """Give the command that runs a script on a store in that bucket."""
+    """Return the command that runs a script on a store in that bucket."""
     reach = (bucket.name, bucket.endpoint, bucket.access_key, bucket.secret_key)
     return [sys.executable, "-c", script, *reach]
 

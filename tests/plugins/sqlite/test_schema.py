@@ -174,7 +174,7 @@ def to_the_second_schema(connection):
 
 
 def add_references(connection):
-    """Give each job the part that its first shard would have had."""
+    """Store for each job the part that its first shard would have had."""
     for (job,) in connection.execute("SELECT job FROM jobs").fetchall():
         connection.execute("INSERT INTO parts VALUES (?, 3, 0, 1, x'7b7d')", (job,))
 

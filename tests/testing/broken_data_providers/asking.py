@@ -4,6 +4,6 @@ import msgspec
 
 
 def asking(view, **changes):
-    """Give the view with another request."""
+    """Return the view with another request."""
     request = msgspec.structs.replace(view.request, **changes)
     return msgspec.structs.replace(view, request=request)

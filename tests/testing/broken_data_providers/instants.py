@@ -62,7 +62,7 @@ class TestTrustsTheClock(OnMemoryProvider):
 
 @contextmanager
 def _stamping(provider, stamp):
-    """Give this instant to the next write, whatever was given before."""
+    """Use this instant for the next write, whatever came before."""
     clock, last = provider._clock, provider._last
     provider._clock, provider._last = lambda: stamp, stamp - MICROSECOND
     try:

@@ -178,7 +178,7 @@ class TestNeedsSomethingToWrite(OnMemoryProvider):
 
 
 class AcknowledgesOnly(MemoryDataProvider):
-    """Says it has written, and has not."""
+    """Reports a write that it has not done."""
 
     async def write(self, tenant, fhir_version, changes):
         kept = {key: dict(versions) for key, versions in self._collections.items()}

@@ -10,9 +10,9 @@ from tests.testing.on_memory import OnMemoryIndex
 class LastWins(MemorySearchIndex):
     """What comes last stays, however old it is."""
 
-    async def apply(self, scope, epoch, entries):
-        if self._is_present(scope, epoch):
-            self._entries[scope] |= {(each.resource_type, each.id): each for each in entries}
+    async def apply(self, dataset, epoch, entries):
+        if self._is_present(dataset, epoch):
+            self._entries[dataset] |= {(each.resource_type, each.id): each for each in entries}
 
 
 class TestLastWins(OnMemoryIndex):
@@ -29,9 +29,9 @@ class TestLastWins(OnMemoryIndex):
 class ForgetsDeletions(MemorySearchIndex):
     """What is deleted is removed, so that an older version can come back."""
 
-    async def apply(self, scope, epoch, entries):
-        await super().apply(scope, epoch, entries)
-        kept = self._entries.get(scope, {})
+    async def apply(self, dataset, epoch, entries):
+        await super().apply(dataset, epoch, entries)
+        kept = self._entries.get(dataset, {})
         for entry in entries:
             if entry.terms is None:
                 kept.pop((entry.resource_type, entry.id), None)
@@ -52,14 +52,14 @@ class TestForgetsDeletions(OnMemoryIndex):
 class LooksBeforeItWaits(MemorySearchIndex):
     """Reads what is there, waits, and then writes what it thought of."""
 
-    async def apply(self, scope, epoch, entries):
-        if not self._is_present(scope, epoch):
+    async def apply(self, dataset, epoch, entries):
+        if not self._is_present(dataset, epoch):
             return
         draft = MemorySearchIndex()
-        draft._states, draft._entries = self._states, {scope: dict(self._entries[scope])}
-        await draft.apply(scope, epoch, entries)
+        draft._states, draft._entries = self._states, {dataset: dict(self._entries[dataset])}
+        await draft.apply(dataset, epoch, entries)
         await asyncio.sleep(0)
-        self._entries[scope] = draft._entries[scope]
+        self._entries[dataset] = draft._entries[dataset]
 
 
 class TestLooksBeforeItWaits(OnMemoryIndex):
@@ -77,12 +77,12 @@ class CountsApplications(MemorySearchIndex):
         super().__init__()
         self._applied = 0
 
-    async def apply(self, scope, epoch, entries):
-        await super().apply(scope, epoch, entries)
+    async def apply(self, dataset, epoch, entries):
+        await super().apply(dataset, epoch, entries)
         self._applied += len(entries)
 
-    async def size(self, scope, epoch):
-        return self._applied if await super().size(scope, epoch) else 0
+    async def size(self, dataset, epoch):
+        return self._applied if await super().size(dataset, epoch) else 0
 
 
 class TestCountsApplications(OnMemoryIndex):
@@ -92,7 +92,7 @@ class TestCountsApplications(OnMemoryIndex):
         "test_an_older_version_does_not_revive_what_was_deleted",
         "test_what_was_applied_is_seen_at_once_by_every_process",
         "test_what_was_applied_outlives_a_process",
-        "test_scopes_are_kept_apart",
+        "test_datasets_are_kept_apart",
         "test_an_index_that_is_down_says_so",
     )
 

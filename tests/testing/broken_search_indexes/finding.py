@@ -126,8 +126,8 @@ def _with_terms(entries, change):
 class KeepsSomeSpans(MemorySearchIndex):
     """A server takes so many spans of one resource."""
 
-    async def apply(self, scope, epoch, entries):
-        await super().apply(scope, epoch, _with_terms(entries, _first_spans))
+    async def apply(self, dataset, epoch, entries):
+        await super().apply(dataset, epoch, _with_terms(entries, _first_spans))
 
 
 class TestKeepsSomeSpans(OnMemoryIndex):
@@ -145,8 +145,8 @@ def _first_spans(terms):
 class MixesSpans(MemorySearchIndex):
     """The first of one span and the last of another are a span."""
 
-    async def apply(self, scope, epoch, entries):
-        await super().apply(scope, epoch, _with_terms(entries, _all_pairs))
+    async def apply(self, dataset, epoch, entries):
+        await super().apply(dataset, epoch, _with_terms(entries, _all_pairs))
 
 
 class TestMixesSpans(OnMemoryIndex):

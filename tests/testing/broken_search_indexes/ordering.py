@@ -18,9 +18,9 @@ EVERYWHERE = (
 class _KeepsValues(MemorySearchIndex):
     """Has values of its own instead of those that are applied."""
 
-    async def apply(self, scope, epoch, entries):
+    async def apply(self, dataset, epoch, entries):
         await super().apply(
-            scope,
+            dataset,
             epoch,
             [
                 replace(each, values=tuple(value and self.kept(value) for value in each.values))

@@ -1,4 +1,4 @@
-"""I5 to I7: epochs, what was reached, and scopes."""
+"""I5 to I7: epochs, what was reached, and datasets."""
 
 import asyncio
 
@@ -7,32 +7,32 @@ from msgspec.structs import replace
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.memory import MemorySearchIndex
 from helios_core.storage.resource_keys import TypeKey
-from helios_core.storage.search_index import IndexScope, IndexState
+from helios_core.storage.search_index import Dataset, IndexState
 from tests.testing.on_memory import OnMemoryIndex
 
 
 class BeginsByItself(MemorySearchIndex):
     """The first entry begins an epoch."""
 
-    async def apply(self, scope, epoch, entries):
-        if scope not in self._states:
-            await self.reset(scope, epoch, expected=None)
-        await super().apply(scope, epoch, entries)
+    async def apply(self, dataset, epoch, entries):
+        if dataset not in self._states:
+            await self.reset(dataset, epoch, expected=None)
+        await super().apply(dataset, epoch, entries)
 
 
 class TestBeginsByItself(OnMemoryIndex):
     subject_class = BeginsByItself
     caught_by = (
-        "test_a_scope_without_an_epoch_has_no_state",
+        "test_a_dataset_without_an_epoch_has_no_state",
         "test_an_index_that_is_down_says_so",
     )
 
 
 class KeepsMilliseconds(MemorySearchIndex):
-    async def advance(self, scope, epoch, *, reached, note=""):
+    async def advance(self, dataset, epoch, *, reached, note=""):
         if reached is not None:
             reached = reached.replace(microsecond=reached.microsecond // 1000 * 1000)
-        return await super().advance(scope, epoch, reached=reached, note=note)
+        return await super().advance(dataset, epoch, reached=reached, note=note)
 
 
 class TestKeepsMilliseconds(OnMemoryIndex):
@@ -48,10 +48,10 @@ class TestKeepsMilliseconds(OnMemoryIndex):
 
 
 class GoesBack(MemorySearchIndex):
-    async def advance(self, scope, epoch, *, reached, note=""):
-        if not self._is_present(scope, epoch):
+    async def advance(self, dataset, epoch, *, reached, note=""):
+        if not self._is_present(dataset, epoch):
             return False
-        self._states[scope] = IndexState(epoch=epoch, reached=reached, note=note)
+        self._states[dataset] = IndexState(epoch=epoch, reached=reached, note=note)
         return True
 
 
@@ -67,10 +67,10 @@ class TestGoesBack(OnMemoryIndex):
 class TakesAnyNote(MemorySearchIndex):
     """The instant does not go back, but the note does."""
 
-    async def advance(self, scope, epoch, *, reached, note=""):
-        present = await super().advance(scope, epoch, reached=reached, note=note)
+    async def advance(self, dataset, epoch, *, reached, note=""):
+        present = await super().advance(dataset, epoch, reached=reached, note=note)
         if present:
-            self._states[scope] = replace(self._states[scope], note=note)
+            self._states[dataset] = replace(self._states[dataset], note=note)
         return present
 
 
@@ -84,14 +84,14 @@ class TestTakesAnyNote(OnMemoryIndex):
 
 
 class AdvancesInTwoSteps(MemorySearchIndex):
-    async def advance(self, scope, epoch, *, reached, note=""):
-        state = self._states.get(scope)
+    async def advance(self, dataset, epoch, *, reached, note=""):
+        state = self._states.get(dataset)
         if state is None or state.epoch != epoch:
             return False
         behind = state.reached and (reached is None or reached < state.reached)
         await asyncio.sleep(0)
         if not behind:
-            self._states[scope] = IndexState(epoch=epoch, reached=reached, note=note)
+            self._states[dataset] = IndexState(epoch=epoch, reached=reached, note=note)
         return True
 
 
@@ -104,14 +104,14 @@ class TestAdvancesInTwoSteps(OnMemoryIndex):
 
 
 class ResetsInTwoSteps(MemorySearchIndex):
-    async def reset(self, scope, epoch, *, expected):
-        state = self._states.get(scope)
+    async def reset(self, dataset, epoch, *, expected):
+        state = self._states.get(dataset)
         await asyncio.sleep(0)
         present = state.epoch if state else None
         if present == expected:
-            self._states[scope] = IndexState(epoch=epoch)
-            self._entries[scope] = {}
-            return self._states[scope]
+            self._states[dataset] = IndexState(epoch=epoch)
+            self._entries[dataset] = {}
+            return self._states[dataset]
         return state
 
 
@@ -124,9 +124,9 @@ class TestResetsInTwoSteps(OnMemoryIndex):
 
 
 class AnyoneResets(MemorySearchIndex):
-    async def reset(self, scope, epoch, *, expected):
-        state = self._states.get(scope)
-        return await super().reset(scope, epoch, expected=state and state.epoch)
+    async def reset(self, dataset, epoch, *, expected):
+        state = self._states.get(dataset)
+        return await super().reset(dataset, epoch, expected=state and state.epoch)
 
 
 class TestAnyoneResets(OnMemoryIndex):
@@ -141,10 +141,10 @@ class TestAnyoneResets(OnMemoryIndex):
 class KeepsEntries(MemorySearchIndex):
     """A new epoch has the entries of the last one."""
 
-    async def reset(self, scope, epoch, *, expected):
-        kept = self._entries.get(scope, {})
-        state = await super().reset(scope, epoch, expected=expected)
-        self._entries[scope] = kept
+    async def reset(self, dataset, epoch, *, expected):
+        kept = self._entries.get(dataset, {})
+        state = await super().reset(dataset, epoch, expected=expected)
+        self._entries[dataset] = kept
         return state
 
 
@@ -159,9 +159,9 @@ class TestKeepsEntries(OnMemoryIndex):
 class TakesEveryEpoch(MemorySearchIndex):
     """What comes late for an epoch is taken for the present one."""
 
-    async def apply(self, scope, epoch, entries):
-        state = self._states.get(scope)
-        await super().apply(scope, state.epoch if state else epoch, entries)
+    async def apply(self, dataset, epoch, entries):
+        state = self._states.get(dataset)
+        await super().apply(dataset, state.epoch if state else epoch, entries)
 
 
 class TestTakesEveryEpoch(OnMemoryIndex):
@@ -173,53 +173,53 @@ class TestTakesEveryEpoch(OnMemoryIndex):
 
 
 class _OneFor(MemorySearchIndex):
-    """Takes several scopes for one."""
+    """Takes several datasets for one."""
 
-    def one(self, scope):
-        return scope
+    def one(self, dataset):
+        return dataset
 
-    async def state(self, scope):
-        return await super().state(self.one(scope))
+    async def state(self, dataset):
+        return await super().state(self.one(dataset))
 
-    async def reset(self, scope, epoch, *, expected):
-        return await super().reset(self.one(scope), epoch, expected=expected)
+    async def reset(self, dataset, epoch, *, expected):
+        return await super().reset(self.one(dataset), epoch, expected=expected)
 
-    async def apply(self, scope, epoch, entries):
-        await super().apply(self.one(scope), epoch, entries)
+    async def apply(self, dataset, epoch, entries):
+        await super().apply(self.one(dataset), epoch, entries)
 
-    async def advance(self, scope, epoch, *, reached, note=""):
-        return await super().advance(self.one(scope), epoch, reached=reached, note=note)
+    async def advance(self, dataset, epoch, *, reached, note=""):
+        return await super().advance(self.one(dataset), epoch, reached=reached, note=note)
 
     def _of_type(self, key, epoch):
-        scope = self.one(IndexScope(key.tenant, key.fhir_version))
-        return super()._of_type(TypeKey(*scope_fields(scope), key.resource_type), epoch)
+        dataset = self.one(Dataset(key.tenant, key.fhir_version))
+        return super()._of_type(TypeKey(*dataset_fields(dataset), key.resource_type), epoch)
 
 
-def scope_fields(scope):
-    return scope.tenant, scope.fhir_version
+def dataset_fields(dataset):
+    return dataset.tenant, dataset.fhir_version
 
 
 class TakesVersionsForOne(_OneFor):
-    def one(self, scope):
-        return IndexScope(scope.tenant, FHIRVersion.R4)
+    def one(self, dataset):
+        return Dataset(dataset.tenant, FHIRVersion.R4)
 
 
 class TestTakesVersionsForOne(OnMemoryIndex):
     subject_class = TakesVersionsForOne
     caught_by = (
-        "test_scopes_are_kept_apart",
+        "test_datasets_are_kept_apart",
         "test_an_index_that_is_down_says_so",
     )
 
 
 class NamesTenantsInSmallLetters(_OneFor):
-    def one(self, scope):
-        return IndexScope(scope.tenant.lower(), scope.fhir_version)
+    def one(self, dataset):
+        return Dataset(dataset.tenant.lower(), dataset.fhir_version)
 
 
 class TestNamesTenantsInSmallLetters(OnMemoryIndex):
     subject_class = NamesTenantsInSmallLetters
     caught_by = (
-        "test_scopes_are_kept_apart",
+        "test_datasets_are_kept_apart",
         "test_an_index_that_is_down_says_so",
     )

@@ -1,4 +1,4 @@
-"""Answers: searches and their answers, which are complete or refused."""
+"""Searches and their responses, which are complete or refused."""
 
 from collections.abc import Sequence
 from typing import Any, cast

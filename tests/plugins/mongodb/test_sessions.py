@@ -7,7 +7,7 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from helios_core.testing import corpus, write
-from helios_mongodb import open_data_provider, open_job_store, writers
+from helios_mongodb import open_data_provider, open_job_store, sessions
 from helios_mongodb.waits import AT_ONCE
 from tests.pace import scaled
 
@@ -17,7 +17,7 @@ NO_SUCH_TRANSACTION = 251
 
 @pytest.fixture(autouse=True)
 def short_lease(monkeypatch):
-    monkeypatch.setattr(writers, "LEASE", timedelta(milliseconds=200))
+    monkeypatch.setattr(sessions, "LEASE", timedelta(milliseconds=200))
 
 
 @pytest.fixture
