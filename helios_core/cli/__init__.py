@@ -1,1 +1,1 @@
-"""What the operator types."""
+"""The command line: what the operator types."""

@@ -1,8 +1,8 @@
 """
 The commands of `helios`: their names, options and help.
 
-What a command does is in the module that it imports when it runs, so that `helios --version` and
-`helios --help` load nothing of the server.
+Each command imports the module with its implementation only when it runs, so that
+`helios --version` and `helios --help` load nothing of the server.
 """
 
 import os
@@ -18,7 +18,7 @@ class Commands(click.Group):
     """
     The commands in the order of their declaration, then those of plugins that settings name.
 
-    Errors show no traceback, and those of plugins read like those of Helios.
+    Errors are printed without a traceback, also errors of plugins' commands.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click passes it
@@ -31,10 +31,10 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """
-        Return the command of that name, one of the server's own first.
+        Return the command of a name; the server's own commands come first.
 
         Raises:
-            ConfigurationError: It is that of a plugin which cannot be used.
+            ConfigurationError: The command belongs to a plugin that cannot be used.
         """
         if own := super().get_command(ctx, cmd_name):
             return own
@@ -101,14 +101,14 @@ def migrate() -> None:
     type=click.Choice(["table", "json", "markdown"]),
     default="table",
     show_default=True,
-    help="How to print them.",
+    help="Output format.",
 )
 @click.option("--changed", is_flag=True, help="Only settings that the environment sets.")
 def settings(*, output: Literal["table", "json", "markdown"], changed: bool) -> None:
     """
     Print every setting, its value, origin, default and unit.
 
-    Secrets are masked, also passwords and tokens in addresses. The Markdown reference has the
+    Secrets are masked, including passwords and tokens in URLs. The Markdown reference has the
     settings of every installed plugin, selected or not.
     """
     from helios_core.cli import configuration
@@ -122,14 +122,14 @@ table_or_json = click.option(
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="How to print them.",
+    help="Output format.",
 )
 
 
 @app.command()
 @table_or_json
 def plugins(output: Literal["table", "json"]) -> None:
-    """Print every plugin with what it offers or what is wrong."""
+    """Print every plugin with what it offers, or why it is broken."""
     from helios_core.cli import configuration
 
     configuration.print_plugins(output)
@@ -154,9 +154,7 @@ def capabilities(*, known: bool, output: Literal["table", "json"]) -> None:
     help="Default: HFS_DEFAULT_FHIR_VERSION.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first bad resource.")
-@click.option(
-    "--assign-ids", is_flag=True, help="Assign ids to resources without one that is allowed."
-)
+@click.option("--assign-ids", is_flag=True, help="Assign ids to resources without a valid one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def load(  # noqa: PLR0913 - one parameter for each option
     paths: tuple[Path, ...],
@@ -197,7 +195,7 @@ def load(  # noqa: PLR0913 - one parameter for each option
 @click.option(
     "--resume",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Go on with the unfinished export in this folder.",
+    help="Continue the unfinished export in this folder.",
 )
 @click.option(
     "--discard",
@@ -234,7 +232,7 @@ def load(  # noqa: PLR0913 - one parameter for each option
 )
 @click.option(
     "--client-id",
-    help="Id of a client of SMART Backend Services, which gets its tokens by --key.",
+    help="Id of a client of SMART Backend Services, which gets tokens with --key.",
 )
 @click.option(
     "--key",
@@ -242,16 +240,16 @@ def load(  # noqa: PLR0913 - one parameter for each option
     help="File with the client's private key: a JWK, a JWK set or PEM; ES384 or RS384.",
 )
 @click.option("--key-id", help="The kid of the key, if the file has several or none.")
-@click.option("--scope", help="Scopes to ask for.  [default: system/*.read]")
+@click.option("--scope", help="Scopes to request.  [default: system/*.read]")
 @click.option(
     "--compress",
     type=click.Choice(["keep", "none", "zstd"]),
     default="none",
     show_default=True,
-    help="How to keep the files; keep: as they are sent.",
+    help="How to store the files; keep: as the server sends them.",
 )
 @click.option(
-    "--allow-errors", is_flag=True, help="Exit with 0 although the server reports losses."
+    "--allow-errors", is_flag=True, help="Exit with 0 even if the server reports losses."
 )
 @click.option("--json", is_flag=True, help="Print events, one JSON object per line.")
 @click.option("--quiet", is_flag=True, help="Print nothing but problems.")
@@ -265,16 +263,16 @@ def export(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401  
     The exit code is 3 if the export is incomplete, 130 after Ctrl-C. An unfinished export is
     continued with --resume.
     """
-    folder, with_resume = options["resume"], {"resume", "discard", *_OF_ANY_EXPORT}
-    given = {
+    folder, with_resume = options["resume"], {"resume", "discard", *_ALLOWED_WITH_RESUME}
+    passed = {
         name
         for name in options
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
-    if folder is not None and not given <= with_resume:
+    if folder is not None and not passed <= with_resume:
         raise click.UsageError(
-            "--resume goes on with what was requested before; it cannot be changed by "
-            + ", ".join(_spelled(context, given - with_resume))
+            "--resume continues what was requested before, which cannot be changed by "
+            + ", ".join(_as_typed(context, passed - with_resume))
         )
     if options["discard"] and folder is None:
         meant = options["to"] or options["url"] or "FOLDER"
@@ -282,7 +280,7 @@ def export(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401  
             f"--discard needs a folder: helios export --resume {meant} --discard"
         )
     if folder is None and (options["url"] is None or options["to"] is None):
-        raise click.UsageError("Expected is: helios export URL --to FOLDER, or --resume FOLDER")
+        raise click.UsageError("Expected: helios export URL --to FOLDER, or --resume FOLDER")
     if options["json"] and options["quiet"]:
         raise click.UsageError("--json and --quiet exclude each other")
     for name in ("types", "elements", "patients"):
@@ -293,7 +291,7 @@ def export(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401  
     raise click.exceptions.Exit(export_to_folder(ExportChoices(**options)))
 
 
-def _spelled(context: click.Context, names: set[str]) -> list[str]:
+def _as_typed(context: click.Context, names: set[str]) -> list[str]:
     """Return parameters as they are typed: `--type`, or `URL`."""
     return sorted(
         parameter.opts[0] if isinstance(parameter, click.Option) else parameter.opts[0].upper()
@@ -302,11 +300,11 @@ def _spelled(context: click.Context, names: set[str]) -> list[str]:
     )
 
 
-_OF_ANY_EXPORT = (
+_ALLOWED_WITH_RESUME = (
     *("headers", "token_file", "client_id", "key", "key_id", "scope"),
     *("allow_errors", "json", "quiet"),
 )
-"""The options that are about how to export and not about what."""
+"""The options that say how to export, not what; an export is resumed with any of them."""
 
 
 @app.command()
@@ -351,8 +349,8 @@ def doctor(output: Literal["table", "json"]) -> None:
     """
     Check settings, backends, clocks and disks; say what to do.
 
-    Plugins and rights are checked as well.
-    It stores, reads and removes a small job and a small file.
+    Plugins and permissions are checked as well.
+    The check stores, reads and removes a small job and a small file.
 
     The exit code is 0 if all is well, 1 if a check fails, 2 if the configuration is wrong
     or names a database file that is not there.
@@ -364,16 +362,16 @@ def doctor(output: Literal["table", "json"]) -> None:
 
 @app.group()
 def index() -> None:
-    """Look at the search index, and rebuild it."""
+    """Show the state of the search index, or rebuild it."""
 
 
 @index.command()
 @table_or_json
 def status(*, output: Literal["table", "json"]) -> None:
     """
-    Show how far the index of each tenant and version is.
+    Show how far the index of each tenant and version has come.
 
-    Searches and exports are exact however far it is behind.
+    Searches and exports are exact, however far it lags behind.
     """
     from helios_core.cli.index import show_status
 
@@ -381,25 +379,25 @@ def status(*, output: Literal["table", "json"]) -> None:
 
 
 @index.command()
-@click.option("--tenant", help="Only what is indexed of this tenant.")
+@click.option("--tenant", help="Only the index of this tenant.")
 @click.option(
     "--fhir-version",
     type=click.Choice(["R4", "R4B", "R5", "R6"]),
-    help="Only what is indexed of this FHIR version.",
+    help="Only the index of this FHIR version.",
 )
 @table_or_json
 def rebuild(
     *, tenant: str | None, fhir_version: str | None, output: Literal["table", "json"]
 ) -> None:
     """
-    Forget what is indexed, and build it anew.
+    Discard the search index and rebuild it.
 
-    It is necessary when a backup was restored.
-    Meanwhile searches do as HFS_SEARCH_INDEX_DOWN says.
+    This is necessary after a backup was restored.
+    Meanwhile HFS_SEARCH_INDEX_DOWN says what searches do.
     """
-    from helios_core.cli.index import rebuild as build_anew
+    from helios_core.cli.index import rebuild_index
 
-    build_anew(tenant=tenant, fhir_version=fhir_version, output=output)
+    rebuild_index(tenant=tenant, fhir_version=fhir_version, output=output)
 
 
 @app.group()
@@ -425,11 +423,15 @@ of_tenant = click.option("--tenant", help="Only exports of this tenant.")
     type=click.Choice(["accepted", "in-progress", "complete", "error", "cancelled"]),
     help="Only exports in this status; may be repeated.",
 )
-@click.option("--owner", help="Only exports of this client; empty for those of nobody.")
-@click.option("--older-than", help="Only exports started at least so long ago: 90s, 6h, 2d.")
-@click.option("--newer-than", help="Only exports started less long ago.")
+@click.option("--owner", help="Only exports of this client; empty for those without a client.")
+@click.option("--older-than", help="Only exports started at least this long ago: 90s, 6h, 2d.")
+@click.option("--newer-than", help="Only exports started less than this long ago.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many."
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="Maximum number of exports.",
 )
 @click.option("--after", metavar="ID", help="Continue after this export.")
 @table_or_json
@@ -466,7 +468,7 @@ def show(job_id: str, *, tenant: str | None, output: Literal["table", "json"]) -
     """
     Show an export.
 
-    ID is its id, or a beginning that no other has, of at least four characters.
+    ID is its id, or at least the first four characters, if no other id begins with them.
     """
     from helios_core.cli.jobs import show_job
 
@@ -480,7 +482,7 @@ def cancel(job_ids: tuple[str, ...], *, tenant: str | None) -> None:
     """
     Cancel exports.
 
-    Workers stop within a second, and a server removes what is left.
+    Workers stop within a second, and a server removes the files.
     """
     from helios_core.cli.jobs import cancel_jobs
 
@@ -509,14 +511,14 @@ def delete(job_ids: tuple[str, ...], *, tenant: str | None) -> None:
     type=click.FloatRange(0.1, 3600),
     default=1.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two queries.",
 )
 def watch(job_id: str | None, *, tenant: str | None, interval: float) -> None:
     """
     Watch the active exports until Ctrl-C, or one until it ends.
 
-    The exit code of the latter is 0 if it is complete, else 1. Without a terminal every change is
-    a line.
+    For one export, the exit code is 0 if it is complete, else 1. Without a terminal, each change
+    is printed as a line.
     """
     from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The commands that explain what is configured and installed."""
+"""The commands that print what is configured and installed."""
 
 import os
 from typing import Literal
@@ -13,9 +13,9 @@ from helios_core.errors import ConfigurationError
 
 def print_settings(output: Literal["table", "json", "markdown"], *, changed: bool) -> None:
     """
-    Print every setting of the server and of the selected plugins; markdown: of all plugins.
+    Print every setting of the server and of the selected plugins, in Markdown of all plugins.
 
-    With `changed`, only those that the environment sets.
+    With `changed`, print only settings that the environment sets.
     """
     others = _usable_plugins() if output == "markdown" else []
     rows = tables.setting_rows(selection.configure(os.environ), os.environ, others=others)

@@ -38,35 +38,35 @@ T = TypeVar("T")
 Verdict = Literal["ok", "warning", "error"]
 
 CORE = "helios-fhir"
-"""The distribution of the core, and how those of its own plugins begin."""
+"""The distribution of the core; the names of its plugins' distributions begin with it."""
 PROBE_TENANT = "_doctor"
-"""No client has a tenant whose name begins so."""
+"""The tenant of probes; no client can have one whose name begins with an underscore."""
 PROBE = b'{"resourceType":"Basic"}\n'
 PROBE_JWT = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6ImRvY3RvciJ9.e30.AA"
-"""A token of which a verifier learns only from its issuer that it is not valid: key `doctor`."""
+"""An invalid token that makes a verifier ask its issuer, because its key `doctor` is unknown."""
 TIMEOUT_SECONDS = 30
-"""How long one backend may take."""
+"""How long each check of a backend may take."""
 MAX_DEVIATION = timedelta(seconds=5)
-"""How far the clock of a backend may be from this machine's."""
+"""How far the clock of a backend may deviate from this machine's."""
 LITTLE_SPACE = 1024**3
 NO_SPACE = 100 * 1024**2
-"""Bytes that are free on a disk: the doctor warns below the first, and fails below the second."""
+"""Free bytes on a disk below which the doctor warns (`LITTLE_SPACE`) or fails (`NO_SPACE`)."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was checked."""
+    """The result of one check."""
 
     name: str
     verdict: Verdict
     found: str
     advice: str = ""
-    """What to do, unless what was found says so."""
+    """What to do, unless `found` says it."""
 
 
 def examine(output: Literal["table", "json"]) -> int:
-    """Print what was checked, and return the exit code."""
+    """Print the results of all checks, and return the exit code."""
     log_errors_only()
-    checks = run(examined())
+    checks = run(run_checks())
     if output == "json":
         print_json(checks)
     else:
@@ -80,16 +80,16 @@ def examine(output: Literal["table", "json"]) -> int:
     return 2 if "settings" in failed else int(bool(failed))
 
 
-async def examined() -> list[Check]:
-    """Check everything; what depends on something that failed is left out."""
+async def run_checks() -> list[Check]:
+    """Check everything, except what depends on a check that failed."""
     checks = [*_check_plugins(), *_check_versions()]
     try:
         chosen = selection.configure(os.environ)
         chosen.data_provider.require_files()
         chosen.job_store.require_files()
     except ConfigurationError as error:
-        wrong = Check(name="settings", verdict="error", found=error.found, advice=error.advice)
-        return [wrong, *checks]
+        failed = Check(name="settings", verdict="error", found=error.found, advice=error.advice)
+        return [failed, *checks]
     checks = [*_check_settings(chosen.settings), *checks, *_check_disks(chosen)]
     async with AsyncExitStack() as stack:
         return [*checks, *await _Backends(chosen, stack).check()]
@@ -106,7 +106,7 @@ def _check_settings(settings: Settings) -> Iterator[Check]:
             "HFS_BULK_EXPORT_HEARTBEAT_INTERVAL.",
         )
     else:
-        yield Check(name="settings", verdict="ok", found="All settings can be used.")
+        yield Check(name="settings", verdict="ok", found="All settings are valid.")
 
 
 def _check_plugins() -> Iterator[Check]:
@@ -120,30 +120,30 @@ def _check_plugins() -> Iterator[Check]:
             advice=f"Repair or uninstall {origin.distribution}; it matters only if selected.",
         )
     if not broken:
-        yield Check(name="plugins", verdict="ok", found=f"{len(loaded)} can be used.")
+        yield Check(name="plugins", verdict="ok", found=f"{len(loaded)} are usable.")
 
 
 def _check_versions() -> Iterator[Check]:
     core = version(CORE)
     origins = [item[0] if isinstance(item, tuple) else item.origin for item in load_all_plugins()]
-    others = sorted({_named(origin) for origin in origins if _is_other(origin, core)})
+    others = sorted({_label(origin) for origin in origins if _has_other_version(origin, core)})
     if others:
         yield Check(
             name="versions",
             verdict="error",
-            found=f"{CORE} is {core}, but there are {', '.join(others)}.",
-            advice=f"Install {core} of all of them: they are released together.",
+            found=f"{CORE} has version {core}, but installed are also {', '.join(others)}.",
+            advice=f"Install version {core} of all of them: they are released together.",
         )
     else:
         found = f"{CORE} and its plugins {core}, Python {platform.python_version()}"
         yield Check(name="versions", verdict="ok", found=found)
 
 
-def _is_other(origin: InstalledPlugin, core: str) -> bool:
+def _has_other_version(origin: InstalledPlugin, core: str) -> bool:
     return origin.distribution.startswith(f"{CORE}-") and origin.version != core
 
 
-def _named(origin: InstalledPlugin) -> str:
+def _label(origin: InstalledPlugin) -> str:
     return f"{origin.distribution} {origin.version}"
 
 
@@ -151,7 +151,7 @@ def _check_disks(chosen: Selection) -> Iterator[Check]:
     seen = set[Path]()
     for backend in chosen.backends:
         for path in backend.files():
-            folder = next(each for each in (path, *path.parents) if each.is_dir())
+            folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
             if folder not in seen:
                 seen.add(folder)
                 yield _check_disk(folder)
@@ -171,7 +171,7 @@ def _check_disk(folder: Path) -> Check:
 
 
 class _Backends:
-    """Opens the selected backends one by one, and tries what they are needed for."""
+    """Opens the selected backends one by one, and tries the operations they are needed for."""
 
     def __init__(self, chosen: Selection, stack: AsyncExitStack) -> None:
         self._chosen = chosen
@@ -180,7 +180,7 @@ class _Backends:
         self._probe = secrets.token_hex(8)
 
     async def check(self) -> list[Check]:
-        """Return what was found, the data provider first."""
+        """Return the results, those of the data provider first."""
         chosen = self._chosen
         provider = await self._opened("data provider", chosen.data_provider)
         if provider is not None:
@@ -193,7 +193,7 @@ class _Backends:
         if jobs is None:
             return self._checks
         outputs = await self._opened("output store", chosen.output_store)
-        # While the job is there no server takes the file for an orphan.
+        # As long as the job exists, no server removes the file as an orphan.
         if await self._try("job store", "Adding a job works", self._add, jobs):
             if outputs is not None:
                 works = "Writing, reading and deleting work"
@@ -207,7 +207,7 @@ class _Backends:
     async def _check_verifier(
         self, provider: DataProvider, jobs: JobStore, outputs: OutputStore
     ) -> None:
-        """Open the verifier of access tokens, and have it ask its issuer."""
+        """Open the verifier of access tokens, and make it query its issuer."""
         selected = self._chosen.token_verifier
         if selected is None:
             return
@@ -240,7 +240,7 @@ class _Backends:
     async def _try(
         self, name: str, works: str, work: Callable[..., Awaitable[object]], *arguments: object
     ) -> bool:
-        """Do some work and note how it went; return whether it went well."""
+        """Run a check and note its result; return whether it succeeded."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await work(*arguments)
@@ -252,7 +252,7 @@ class _Backends:
             found, advice = f"It did not respond within {TIMEOUT_SECONDS} seconds.", "Restart it."
         except Exception as error:  # noqa: BLE001  a plugin may raise anything
             found = f"It raised {type(error).__name__}."
-            advice = "Report this to whoever maintains the plugin."
+            advice = "Report this to the maintainer of the plugin."
         else:
             self._checks.append(Check(name=name, verdict="ok", found=f"{works}."))
             return True
@@ -264,7 +264,7 @@ class _Backends:
         self._compare_clocks("data provider", before, await provider.transaction_time())
 
     async def _check_issuer(self, verifier: TokenVerifier) -> None:
-        """Have the verifier do what it needs its issuer for: describe it, and look for a key."""
+        """Make the verifier query its issuer, for its configuration and for a key."""
         await verifier.smart_configuration(self._chosen.settings.base_url or "http://localhost")
         with suppress(InvalidToken):
             await verifier.verify(PROBE_JWT)
@@ -298,7 +298,7 @@ class _Backends:
             await outputs.put(key, _chunks())
             content = b"".join([chunk async for chunk in outputs.read(key)])
             if content != PROBE:
-                raise BackendError("what was read is not what was written")
+                raise BackendError("the bytes read are not the bytes written; check the storage")
         finally:
             await outputs.delete(PROBE_TENANT, self._probe)
 
@@ -310,18 +310,18 @@ class _Backends:
         for problem in await oversight.problems(jobs):
             self._checks.append(Check(name="exports", verdict="warning", found=problem))
 
-    def _compare_clocks(self, name: str, before: datetime, found: datetime) -> None:
-        """Note by how much a clock differs, beyond the time that asking it took."""
+    def _compare_clocks(self, name: str, before: datetime, remote: datetime) -> None:
+        """Note by how much a clock deviates, not counting the time that reading it took."""
         after = datetime.now(UTC)
-        deviation = max(before - found, found - after, timedelta())
+        deviation = max(before - remote, remote - after, timedelta())
         seconds = f"{deviation.total_seconds():.1f}"
         good = deviation <= MAX_DEVIATION
         self._checks.append(
             Check(
                 name="clocks",
                 verdict="ok" if good else "warning",
-                found=f"That of the {name} is {seconds} s from this machine's.",
-                advice="" if good else "Synchronize both by NTP; leases and expiry follow it.",
+                found=f"The clock of the {name} is {seconds} s from this machine's.",
+                advice="" if good else "Synchronize both by NTP; leases and expiry depend on it.",
             )
         )
 

@@ -25,14 +25,14 @@ from helios_core.client.export import (
     export,
     resume,
 )
-from helios_core.client.kickoff import ClientRequest, given_twice, read_url
+from helios_core.client.kickoff import ClientRequest, read_url, repeated_parameters
 from helios_core.client.state import ExportFolder, FileCompression, has_state, resume_command
 from helios_core.errors import ConfigurationError, HeliosError
 from helios_core.model.exports import Level
 
 INCOMPLETE = 3
 _STOP_SECONDS = 0.7
-"""How long the process may take to end in order after Ctrl-C."""
+"""How many seconds the process may take to end in an orderly way after Ctrl-C."""
 
 
 class ExportChoices(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,20 +76,20 @@ class ExportChoices(msgspec.Struct, frozen=True, kw_only=True):
 
 def export_to_folder(choices: ExportChoices) -> int:
     """
-    Export into a folder, or go on with an export there; print what was done.
+    Export into a folder, or continue an export there, and print the result.
 
     Return the exit code: 0 if everything has arrived, 3 if the export is incomplete, 130 if it was
     interrupted.
 
     Raises:
-        ConfigurationError: The options contradict each other, or the folder.
+        ConfigurationError: The options contradict each other or the state of the folder.
         ExportFailed: The export did not succeed.
     """
     log_errors_only()
     folder = choices.folder
     headers = _headers(choices)
     if choices.discard:
-        credentials = _credentials(choices, _kept(folder))
+        credentials = _credentials(choices, _stored_origin(folder))
         deleted = run(discard(folder, headers, credentials))
         done = "Deleted the export on" if deleted else "There is no such export on"
         print_line(f"{done} the server. Finished files stay in {folder}.")
@@ -97,7 +97,7 @@ def export_to_folder(choices: ExportChoices) -> int:
     tenant = {name.lower(): value for name, value in headers.items()}.get(TENANT_HEADER.lower())
     reporter = new_reporter(folder, tenant=tenant, as_json=choices.json, quiet=choices.quiet)
     options = ExportOptions(
-        credentials=_credentials(choices, _kept(folder) if choices.resume else {}),
+        credentials=_credentials(choices, _stored_origin(folder) if choices.resume else {}),
         compression=FileCompression(choices.compress),
     )
     request = None if choices.resume else _request(choices, headers)
@@ -118,7 +118,7 @@ def export_to_folder(choices: ExportChoices) -> int:
         reporter.failed(str(error), code=1, gone=gone)
         if has_state(folder):
             command = resume_command(folder)
-            hint = f"\nClear it here: {command} --discard" if gone else f"\nGo on with: {command}"
+            hint = f"\nRemove it here: {command} --discard" if gone else f"\nGo on with: {command}"
         raise ExportFailed(f"{error}{hint}") from error
     if summary is None:
         reporter.interrupted()
@@ -138,9 +138,7 @@ def _request(choices: ExportChoices, headers: Mapping[str, str]) -> ClientReques
         if (level is Level.GROUP) != (choices.group is not None):
             raise ConfigurationError("--level group needs --group, and no other level takes one")
         if request.level is not Level.SYSTEM:
-            raise ConfigurationError(
-                "the address says what level to export; leave --level and --group out"
-            )
+            raise ConfigurationError("the URL has a level already; leave --level and --group out")
         request = replace(request, level=level, group_id=choices.group)
     request = replace(
         request,
@@ -154,9 +152,9 @@ def _request(choices: ExportChoices, headers: Mapping[str, str]) -> ClientReques
         organize_by=choices.organize_by,
         headers=headers,
     )
-    if twice := given_twice(request):
+    if repeated := repeated_parameters(request):
         raise ConfigurationError(
-            f"{', '.join(twice)}: both in the address and as an option; leave one of them out"
+            f"{', '.join(repeated)}: both in the URL and as an option; leave one of them out"
         )
     return request
 
@@ -169,7 +167,7 @@ def _headers(choices: ExportChoices) -> dict[str, str]:
         if not colon or not token.isascii() or not token.isalnum():
             raise ConfigurationError("--header takes 'Name: value', each header once")
         if name.lower() in map(str.lower, headers):
-            raise ConfigurationError(f"the header {name} is given twice")
+            raise ConfigurationError(f"--header passes {name} twice; pass it once")
         headers[name] = value
     for name, value in headers.items():
         if not value.isascii() or not value.isprintable():
@@ -177,14 +175,14 @@ def _headers(choices: ExportChoices) -> dict[str, str]:
     return headers
 
 
-def _kept(folder: Path) -> Mapping[str, str]:
-    """Return what an interrupted export was begun with, and the address of its server."""
+def _stored_origin(folder: Path) -> Mapping[str, str]:
+    """Return the source of an interrupted export's credentials, and its server's base URL."""
     with ExportFolder.reopen(folder) as (_, state):
         return {**state.credentials, "base_url": state.request.base_url}
 
 
-def _credentials(choices: ExportChoices, kept: Mapping[str, str]) -> Credentials | None:
-    """Return what the options say, or what an interrupted export was begun with."""
+def _credentials(choices: ExportChoices, stored: Mapping[str, str]) -> Credentials | None:
+    """Return credentials from the options, or else from those of an interrupted export."""
     in_header = any(text.lower().startswith("authorization") for text in choices.headers)
     sources = {
         "--token-file": choices.token_file is not None,
@@ -192,8 +190,8 @@ def _credentials(choices: ExportChoices, kept: Mapping[str, str]) -> Credentials
         "--header Authorization": in_header,
     }
     if sum(sources.values()) > 1:
-        named = " and ".join(name for name, given in sources.items() if given)
-        raise ConfigurationError(f"{named} exclude each other")
+        names = " and ".join(name for name, is_set in sources.items() if is_set)
+        raise ConfigurationError(f"{names} exclude each other")
     if (choices.client_id is None) != (choices.key is None):
         raise ConfigurationError("--client-id needs --key, the file with its private key")
     if choices.client_id is None and (choices.key_id or choices.scope):
@@ -202,20 +200,20 @@ def _credentials(choices: ExportChoices, kept: Mapping[str, str]) -> Credentials
         return TokenFile(choices.token_file)
     if in_header:
         return None
-    base_url = kept["base_url"] if "base_url" in kept else read_url(choices.url or "").base_url
+    base_url = stored["base_url"] if "base_url" in stored else read_url(choices.url or "").base_url
     if choices.client_id is not None and choices.key is not None:
         return BackendServices(
             base_url, choices.client_id, choices.key, key_id=choices.key_id, scope=choices.scope
         )
-    if "client_id" in kept:
+    if "client_id" in stored:
         return BackendServices(
             base_url,
-            kept["client_id"],
-            Path(kept["key"]),
-            key_id=kept.get("key_id"),
-            scope=kept.get("scope"),
+            stored["client_id"],
+            Path(stored["key"]),
+            key_id=stored.get("key_id"),
+            scope=stored.get("scope"),
         )
-    return TokenFile(Path(kept["token_file"])) if "token_file" in kept else None
+    return TokenFile(Path(stored["token_file"])) if "token_file" in stored else None
 
 
 def _run_until_interrupted(
@@ -226,8 +224,7 @@ def _run_until_interrupted(
     """
     Run until the end, or until SIGINT or SIGTERM; then return None within a second.
 
-    What has to be kept is on disk at any moment, so a process whose threads do not end in time
-    simply ends.
+    All state is on disk at any moment. So if threads do not end in time, the process is ended.
     """
 
     def give_up() -> NoReturn:

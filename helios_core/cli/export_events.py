@@ -1,4 +1,4 @@
-"""What `helios export --json` prints, one event per line; `docs/reference/cli.md` lists them."""
+"""The events that `helios export --json` prints, one per line; see `docs/reference/cli.md`."""
 
 from typing import Literal
 
@@ -6,18 +6,18 @@ import msgspec
 
 
 class Event(msgspec.Struct, kw_only=True, frozen=True, tag_field="event", tag=str.lower):
-    """One line."""
+    """An event, printed as one line of JSON."""
 
 
 class Accepted(Event, frozen=True, kw_only=True):
-    """The server has accepted the export, or an earlier one goes on."""
+    """The server has accepted the export, or an earlier one is resumed."""
 
     status_url: str
     folder: str
 
 
 class Progress(Event, frozen=True, kw_only=True):
-    """How far the export is; at most one per second."""
+    """The progress of the export; at most one per second and phase."""
 
     phase: str
     percent: float | None
@@ -40,7 +40,7 @@ class File(Event, frozen=True, kw_only=True):
 
 
 class Proof(Event, frozen=True, kw_only=True):
-    """What the files of one list and type add up to, compared with the proof of completeness."""
+    """The totals of the files of one list and type, compared with the proof of completeness."""
 
     list: str
     type: str
@@ -66,9 +66,9 @@ class End(Event, frozen=True, kw_only=True):
     result: Literal["complete", "incomplete", "failed", "interrupted"]
     exit_code: int
     problems: tuple[str, ...]
-    """Sentences; empty if the export is complete."""
+    """One text per problem; empty if the export is complete."""
     resume: str | None
-    """The folder with which `--resume` goes on, or null if there is nothing to go on with."""
+    """The folder to pass to `--resume`, or null if there is nothing to resume."""
     transaction_time: str | None = None
     resources: int | None = None
     bytes: int | None = None

@@ -1,4 +1,4 @@
-"""What `helios export` prints: for people, as events, or problems only."""
+"""The output of `helios export`: for people, as events, or problems only."""
 
 import sys
 import time
@@ -33,7 +33,7 @@ class Reporter:
 
     @contextmanager
     def showing(self) -> Iterator[Callable[[ExportProgress], None]]:
-        """Show how far the export is, as far as the function that is yielded is told."""
+        """Yield a function that shows the progress it is called with, during the context."""
         with export_progress() as report:
             yield report
 
@@ -42,11 +42,11 @@ class Reporter:
         out.print(_export_table(summary))
         if summary.verification is not None:
             out.print(verification_table(summary.verification))
-        for line in self._words(summary, code):
+        for line in self._remarks(summary, code):
             print_line(line)
 
     def interrupted(self) -> None:
-        """Print how to go on with the export."""
+        """Print how to continue the export."""
         if sys.stderr.isatty():
             sys.stderr.write("\x1b[?25h")  # the progress bar has hidden the cursor
         for line in _interrupted(self._folder):
@@ -55,8 +55,8 @@ class Reporter:
     def failed(self, error: str, *, code: int, gone: bool = False) -> None:
         """Print nothing: the command prints the error."""
 
-    def _words(self, summary: ExportSummary, code: int) -> Iterator[str]:
-        """Yield what is to be said about a result, what matters most at the end."""
+    def _remarks(self, summary: ExportSummary, code: int) -> Iterator[str]:
+        """Yield remarks about a result, the most important ones last."""
         if summary.verification is None and not summary.proof_problem:
             yield "The server sent no proof of completeness."
         for note in summary.report.notes:
@@ -82,7 +82,7 @@ class Reporter:
 
 
 class _Quiet(Reporter):
-    """Prints only what is not as it should be, on standard error."""
+    """Prints only problems, on standard error."""
 
     @contextmanager
     def showing(self) -> Iterator[Callable[[ExportProgress], None]]:
@@ -90,7 +90,7 @@ class _Quiet(Reporter):
 
     def finished(self, summary: ExportSummary, code: int) -> None:
         if summary.is_empty or not summary.is_complete:
-            for line in self._words(summary, code):
+            for line in self._remarks(summary, code):
                 click.echo(f"helios: {line}", err=True)
 
 
@@ -186,9 +186,9 @@ class _Machine(Reporter):
 
 def new_reporter(folder: Path, *, tenant: str | None, as_json: bool, quiet: bool) -> Reporter:
     """
-    Return what prints how the export into a folder goes.
+    Return the reporter of an export into a folder.
 
-    `tenant` is the one that the request names, None if that is left to the server.
+    `tenant` is the one that the request names; None leaves it to the server.
     """
     if as_json:
         return _Machine(folder, tenant)
@@ -214,15 +214,15 @@ def _progress_event(now: ExportProgress) -> events.Progress:
 
 def _interrupted(folder: Path) -> Iterator[str]:
     if not has_state(folder):
-        yield "Interrupted before the server was asked for an export."
+        yield "Interrupted before an export was requested from the server."
         return
     if not is_accepted(folder):
         yield (
-            "Interrupted before the server answered. If it has begun an export all the same, "
-            "nobody will fetch that."
+            "Interrupted before the server responded. If it has started an export nevertheless, "
+            "that export will not be fetched."
         )
-        yield f"Begin anew with: {resume_command(folder)}"
-        yield f"Or give up:      {resume_command(folder)} --discard"
+        yield f"Start again with: {resume_command(folder)}"
+        yield f"Or give up:       {resume_command(folder)} --discard"
         return
     yield "Interrupted. The export stays on the server, and what has arrived stays here."
     yield f"Go on with:     {resume_command(folder)}"
@@ -230,7 +230,7 @@ def _interrupted(folder: Path) -> Iterator[str]:
 
 
 def _problems(summary: ExportSummary) -> Iterator[str]:
-    """Yield in sentences what an export lacks, and where that is said."""
+    """Yield what an export lacks, each with the place where it is reported."""
     report = summary.report
     yield from map(str, report.losses)
     if report.loss_count > len(report.losses):
@@ -275,11 +275,11 @@ def _export_table(summary: ExportSummary) -> Group:
     for file in summary.files:
         cells = (str(file.path), file.kind, file.type, f"{file.lines:,}", f"{file.size:,}")
         files.add_row(*map(escape, cells))
-    kept = "; the server did not delete the export"
-    undeleted = "" if summary.deleted or not summary.is_intact else kept
+    not_deleted = "; the server did not delete the export"
+    remark = "" if summary.deleted or not summary.is_intact else not_deleted
     total = (
         f"{summary.lines:,} resources as of {summary.transaction_time} in {summary.seconds:.1f} "
-        f"s, {_counted(summary)}{undeleted}"
+        f"s, {_counted(summary)}{remark}"
     )
     return Group(files, Text(total))
 

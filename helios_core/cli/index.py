@@ -1,4 +1,4 @@
-"""The commands about the search index, which work whether a server runs or not."""
+"""The commands about the search index, which need no running server."""
 
 import asyncio
 import os
@@ -18,27 +18,30 @@ from helios_core.storage.indexer import MAX_COUNTED, DatasetStatus, Indexer
 from helios_core.storage.search_index import SearchIndex
 
 WAIT_SECONDS = 1.0
-"""How often it is looked whether another process has ended a build."""
+"""Seconds between two checks whether another process has finished a build."""
 
-ANSWER_SECONDS = 10.0
-"""How long an index may take to be opened and to answer for the first time, which is not tried
-again: whoever types the command waits for it."""
+FIRST_RESPONSE_SECONDS = 10.0
+"""
+How long an index may take to be opened and to respond once.
+
+This is not repeated, because somebody waits for the command.
+"""
 
 
 def show_status(output: Literal["table", "json"]) -> None:
     """Print how far the search index has come."""
 
-    async def found() -> list[DatasetStatus]:
+    async def read() -> list[DatasetStatus]:
         async with _opened_indexer() as indexer:
             return await indexer.status()
 
-    _print(run(found()), output)
+    _print(run(read()), output)
 
 
-def rebuild(
+def rebuild_index(
     *, tenant: str | None, fhir_version: str | None, output: Literal["table", "json"]
 ) -> None:
-    """Forget what is indexed, of everything or of a part, and build it anew."""
+    """Discard the index of a tenant, a FHIR version or (None) everything, and rebuild it."""
 
     async def work() -> list[DatasetStatus]:
         async with _opened_indexer() as indexer:
@@ -59,8 +62,8 @@ async def _opened_indexer() -> AsyncIterator[Indexer]:
     Yield the indexer of the configured data provider and search index.
 
     Raises:
-        ConfigurationError: There is no search index, or only the process of a server sees it.
-        BackendUnavailable: The search index does not answer.
+        ConfigurationError: There is no search index, or only a server's own process sees it.
+        BackendUnavailable: The search index does not respond.
     """
     log_errors_only()
     chosen = selection.configure(os.environ)
@@ -83,18 +86,18 @@ async def _opened_indexer() -> AsyncIterator[Indexer]:
 @asynccontextmanager
 async def _responding(selected: SelectedBackend[SearchIndex]) -> AsyncIterator[SearchIndex]:
     """
-    Yield an index that has answered once.
+    Yield an opened index after it has responded once.
 
     Raises:
-        BackendUnavailable: It has not; the message has the settings that say where it is.
+        BackendUnavailable: It does not; the message has the settings with its address.
     """
     async with AsyncExitStack() as stack:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(FIRST_RESPONSE_SECONDS):
                 index = await stack.enter_async_context(selected.open())
                 await index.datasets()
         except TimeoutError as error:
-            reason = f"The search index did not answer within {ANSWER_SECONDS:g} seconds"
+            reason = f"The search index did not respond within {FIRST_RESPONSE_SECONDS:g} seconds"
             raise _unavailable(reason, selected) from error
         except BackendUnavailable as error:
             raise _unavailable(str(error), selected) from error
@@ -102,7 +105,7 @@ async def _responding(selected: SelectedBackend[SearchIndex]) -> AsyncIterator[S
 
 
 def _unavailable(reason: str, selected: SelectedBackend[SearchIndex]) -> BackendUnavailable:
-    """Return an error with the settings that an index cannot do without, and their values."""
+    """Return an error with the required settings of an index and their values."""
     name, values = selected.plugin.origin.name, selected.settings
     where = (
         f"{variable.name} is {variable.shown(to_text(getattr(values, variable.field)))}"

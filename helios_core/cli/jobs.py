@@ -1,4 +1,4 @@
-"""The commands about exports, which work on the job store itself, whether a server runs or not."""
+"""The commands about exports, which use the job store itself and need no running server."""
 
 import asyncio
 import os
@@ -24,9 +24,9 @@ from helios_core.storage.backends import Backends, Reach
 from helios_core.storage.job_store import JobStore
 
 MIN_PREFIX = 4
-"""The characters that the beginning of an id has at least, so that no slip names a job."""
-MANY = 1000
-"""More jobs than one look of `watch` shows."""
+"""Minimum length of an id's beginning, so that a typing mistake does not select a job."""
+MAX_JOBS = 1000
+"""Maximum number of jobs that one query returns."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 DURATION = re.compile(rf"(\d{{1,6}})([{''.join(UNITS)}])", re.ASCII)
 
@@ -48,7 +48,7 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     age_seconds: int
     ended_at: datetime | None
     touched_at: datetime | None
-    """When a worker last did something for it."""
+    """When a worker last worked on it."""
     percent: int
     resources_done: int
     resources_total: int
@@ -60,7 +60,7 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     """The most attempts at one shard."""
     last_error: str | None
-    """Why the export ended in error, else why the attempt failed that failed last."""
+    """Why the export ended in error, or else why the latest failed attempt failed."""
     waiting_for: str | None
     """The backend that one of its shards waits for."""
     level: str | None
@@ -70,7 +70,7 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListChoices(msgspec.Struct, frozen=True, kw_only=True):
-    """Which exports `helios jobs list` prints, and how."""
+    """The options of `helios jobs list`."""
 
     query: JobQuery
     limit: int
@@ -83,7 +83,7 @@ def parse_duration(text: str | None) -> timedelta | None:
     Return a duration such as `90s`, `15m`, `6h`, `2d` or `1w`.
 
     Raises:
-        UsageError: It is something else.
+        UsageError: It is not such a duration.
     """
     if text is None:
         return None
@@ -95,8 +95,8 @@ def parse_duration(text: str | None) -> timedelta | None:
 
 def list_jobs(choices: ListChoices) -> None:
     """Print a page of the list of exports, the newest first."""
-    found = run(_list(choices))
-    rows = [job_row(job) for job in found[: choices.limit]]
+    jobs = run(_list(choices))
+    rows = [job_row(job) for job in jobs[: choices.limit]]
     if choices.output == "json":
         print_json(rows)
         return
@@ -104,18 +104,18 @@ def list_jobs(choices: ListChoices) -> None:
         print_line("There are no such exports.")
         return
     out.print(jobs_table(rows))
-    if len(found) > choices.limit:
+    if len(jobs) > choices.limit:
         click.echo(f"There are more: --after {rows[-1].id}", err=True)
 
 
 def show_job(prefix: str, *, tenant: str | None, output: Output) -> None:
     """Print everything that is known of an export."""
 
-    async def found() -> JobSummary:
+    async def read() -> JobSummary:
         async with _opened_job_store() as store:
             return await _resolve(store, prefix, tenant)
 
-    row = job_row(run(found()))
+    row = job_row(run(read()))
     if output == "json":
         print_json(row)
         return
@@ -127,7 +127,7 @@ def show_job(prefix: str, *, tenant: str | None, output: Output) -> None:
 
 
 def cancel_jobs(prefixes: Sequence[str], *, tenant: str | None) -> None:
-    """Cancel exports; a server removes what is left of them."""
+    """Cancel exports; a server removes their files."""
 
     async def cancel(backends: Backends, job: JobSummary) -> None:
         try:
@@ -135,7 +135,7 @@ def cancel_jobs(prefixes: Sequence[str], *, tenant: str | None) -> None:
         except JobNotFound:
             if job.status != JobStatus.CANCELLED:
                 raise
-            print_line(f"{job.id} was cancelled before.")
+            print_line(f"{job.id} was cancelled already.")
         else:
             print_line(f"{job.id} is cancelled.")
 
@@ -146,7 +146,7 @@ def delete_jobs(prefixes: Sequence[str], *, tenant: str | None) -> None:
     """Cancel exports and remove them with their files."""
 
     async def delete(backends: Backends, job: JobSummary) -> None:
-        with suppress(JobNotFound):  # it was cancelled before
+        with suppress(JobNotFound):  # it was cancelled already
             await expiry.cancel_job(backends, job.key)
         await expiry.remove_job(backends, job.tenant, job.id)
         print_line(f"{job.id} is deleted.")
@@ -158,7 +158,7 @@ def watch_jobs(prefix: str | None, *, tenant: str | None, interval: timedelta) -
     """
     Show the active exports until Ctrl-C, or one until it ends; return the exit code.
 
-    On a terminal they are a table that changes, else there is a line for each change.
+    On a terminal they are shown in a table that changes, elsewhere as one line per change.
     """
     try:
         return run(_watch(prefix, tenant, interval))
@@ -198,7 +198,7 @@ def job_row(job: JobSummary) -> JobRow:
 
 
 def jobs_table(rows: Sequence[JobRow]) -> Table:
-    """Render exports, those that ended in error or cannot be read in red."""
+    """Render exports; those that ended in error or cannot be read are red."""
     columns = ("id", "tenant", "status", "age", "done", "shards", "size", "attempts")
     table = new_table(*columns, "owner", "last error")
     for row in rows:
@@ -239,7 +239,7 @@ async def _opened_job_store() -> AsyncIterator[JobStore]:
 
 def _require_shared(chosen: selection.Selection) -> None:
     """
-    Raise an error unless the exports of a server can be seen from here.
+    Require that this process can see the exports of a server.
 
     Raises:
         ConfigurationError: They are in the memory of its process, or there is no database.
@@ -247,8 +247,8 @@ def _require_shared(chosen: selection.Selection) -> None:
     if chosen.job_store.backend.reach is Reach.PROCESS:
         raise ConfigurationError(
             f"plugin {chosen.job_store.plugin.origin.name} keeps exports in the memory of the "
-            "server's process, where no other process sees them; HFS_STORAGE_BACKEND selects "
-            "another one"
+            "server's process, where no other process sees them; select another one with "
+            "HFS_STORAGE_BACKEND"
         )
     chosen.job_store.require_files()
 
@@ -268,7 +268,7 @@ def _for_each(prefixes: Sequence[str], tenant: str | None, end: _End) -> None:
 
 async def _resolve(store: JobStore, prefix: str, tenant: str | None) -> JobSummary:
     """
-    Return the only export whose id begins so.
+    Return the only export whose id begins with `prefix`.
 
     Raises:
         JobNotFound: There is none.
@@ -276,18 +276,18 @@ async def _resolve(store: JobStore, prefix: str, tenant: str | None) -> JobSumma
     """
     if len(prefix) < MIN_PREFIX:
         raise click.UsageError(
-            f"{prefix!r} is too short: an id, or at least {MIN_PREFIX} characters of its beginning"
+            f"{prefix!r} is too short: type an id, or at least its first {MIN_PREFIX} characters"
         )
-    found = await store.jobs(JobQuery(tenant=tenant, id_prefix=prefix), limit=MANY)
-    exact = [job for job in found if job.id == prefix]
-    if len(exact) == 1 or len(found) == 1:
-        return (exact or found)[0]
-    if not found:
+    jobs = await store.jobs(JobQuery(tenant=tenant, id_prefix=prefix), limit=MAX_JOBS)
+    exact = [job for job in jobs if job.id == prefix]
+    if len(exact) == 1 or len(jobs) == 1:
+        return (exact or jobs)[0]
+    if not jobs:
         raise JobNotFound(
             f"there is no export whose id begins with {prefix}; see helios jobs list"
         )
-    names = ", ".join(f"{job.id} of {job.tenant}" for job in found[:5])
-    raise click.UsageError(f"{prefix} begins {len(found)} ids ({names}); be more precise")
+    names = ", ".join(f"{job.id} of {job.tenant}" for job in jobs[:5])
+    raise click.UsageError(f"{len(jobs)} ids begin with {prefix} ({names}); type more of it")
 
 
 async def _watch(prefix: str | None, tenant: str | None, interval: timedelta) -> int:
@@ -307,17 +307,17 @@ async def _active_or(
 ) -> list[JobSummary]:
     if watched is None:
         active = frozenset(status for status in JobStatus if status.active)
-        return await store.jobs(JobQuery(tenant=tenant, statuses=active), limit=MANY)
+        return await store.jobs(JobQuery(tenant=tenant, statuses=active), limit=MAX_JOBS)
     query = JobQuery(tenant=watched.tenant, id_prefix=watched.id)
-    return [job for job in await store.jobs(query, limit=MANY) if job.key == watched]
+    return [job for job in await store.jobs(query, limit=MAX_JOBS) if job.key == watched]
 
 
 class _Display:
-    """A table that changes on a terminal, else a line for each change."""
+    """A table that changes on a terminal; elsewhere a line for each change."""
 
     def __init__(self) -> None:
         self._live = Live(console=out, auto_refresh=False) if out.is_terminal else None
-        self._shown = dict[tuple[str, str], str]()
+        self._printed = dict[tuple[str, str], str]()
 
     def __enter__(self) -> Self:
         if self._live:
@@ -334,11 +334,11 @@ class _Display:
             return
         lines = {(row.tenant, row.id): _line(row) for row in rows}
         for key, line in lines.items():
-            if self._shown.get(key) != line:
+            if self._printed.get(key) != line:
                 print_line(line)
-        for tenant, job_id in self._shown.keys() - lines.keys():
-            print_line(f"{job_id} {tenant} is active no longer")
-        self._shown = lines
+        for tenant, job_id in self._printed.keys() - lines.keys():
+            print_line(f"{job_id} {tenant} is no longer active")
+        self._printed = lines
 
 
 def _line(row: JobRow) -> str:

@@ -34,7 +34,7 @@ class LoadChoices(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_paths(paths: Sequence[Path], choices: LoadChoices) -> LoadSummary:
     """
-    Load files and folders, and print what was done; SIGINT ends the load early.
+    Load files and folders, and print the result; SIGINT ends the load early.
 
     Raises:
         ConfigurationError: The configuration is wrong, or the data provider cannot be written to.
@@ -73,7 +73,7 @@ async def _load(selection: Selection, paths: Sequence[Path], choices: LoadChoice
 
 @contextmanager
 def _stopping_on_sigint() -> Iterator[asyncio.Event]:
-    """Set the event at the first SIGINT; a second one interrupts as usual."""
+    """Yield an event that the first SIGINT sets; a second one interrupts as usual."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -90,18 +90,18 @@ def _stopping_on_sigint() -> Iterator[asyncio.Event]:
 
 @contextmanager
 def load_progress() -> Iterator[Callable[[LoadProgress], None]]:
-    """Show how much of the files is loaded, resources per second, and the time remaining."""
+    """Show how much of the files is loaded, resources per second and the remaining time."""
     with progress_bar() as bar:
         task = bar.add_task("scanning", words="")
 
-        said: str | None = None
+        printed: str | None = None
 
         def report(now: LoadProgress) -> None:
-            nonlocal said
-            if now.reason not in (None, said):
+            nonlocal printed
+            if now.reason not in (None, printed):
                 words = f"{now.phase.value}: {now.reason}"
                 bar.console.print(words, markup=False, highlight=False, soft_wrap=True)
-            said = now.reason
+            printed = now.reason
             elapsed = bar.tasks[task].elapsed or 0
             rate = now.resources / elapsed if elapsed else 0
             bar.update(
@@ -116,7 +116,7 @@ def load_progress() -> Iterator[Callable[[LoadProgress], None]]:
 
 
 def load_table(summary: LoadSummary) -> Group:
-    """Render what a load did, and what was wrong with the resources that were not loaded."""
+    """Render the counts of a load, and the reasons why resources were not loaded."""
     names = ("files", "read", "created", "updated", "unchanged", "deleted", "bad")
     counts = new_table(*names, "rate")
     counts.add_row(*(f"{getattr(summary, name):,}" for name in names), f"{summary.rate:,.0f}/s")
@@ -138,11 +138,11 @@ def load_table(summary: LoadSummary) -> Group:
         )
         lines += _by_file(summary.unresolved_by_file)
     if summary.skipped:
-        lines.append(f"{summary.skipped:,} files were skipped: their names are not those of JSON")
+        lines.append(f"{summary.skipped:,} files were skipped, because of their names")
     if summary.interrupted:
         lines.append(
-            "interrupted: what is counted above was written and stays; load again to go on, what "
-            "has not changed is not written twice"
+            "interrupted: the resources counted above are stored; load again to continue, those "
+            "that have not changed are not written twice"
         )
     return Group(counts, *map(Text, lines))
 
@@ -165,7 +165,7 @@ def _by_file(counts: Sequence[tuple[Path, int]]) -> Iterator[str]:
 
 
 def _json(summary: LoadSummary) -> dict[str, object]:
-    """Return a summary as it is printed for machines."""
+    """Return a summary in the form that `--json` prints."""
     content = msgspec.structs.asdict(summary)
     for name in ("unresolved_by_file", "unmatched_by_file"):
         content[name] = {str(path): count for path, count in content[name]}

@@ -1,7 +1,7 @@
 """
-The commands of plugins: of every plugin that HFS_PLUGINS or HFS_AUTH_PROVIDER names.
+The commands of the plugins that HFS_PLUGINS or HFS_AUTH_PROVIDER names.
 
-Only those plugins are imported, and only when the help lists commands or one of theirs runs.
+Only those plugins are imported, and only to list commands in the help or to run one of theirs.
 """
 
 import os
@@ -29,7 +29,7 @@ AUTH_SETTING = "HFS_AUTH_PROVIDER"
 
 
 def named_plugins() -> list[str]:
-    """Return the names of the plugins whose commands there are, in order and each once."""
+    """Return the names of the plugins whose commands are available, in order, each once."""
     names = [name.strip() for name in os.environ.get(SETTING, "").split(",")]
     if provider := os.environ.get(AUTH_SETTING, "").strip():
         names.append(auth_plugin(provider, {plugin.name for plugin in installed_plugins()}))
@@ -50,61 +50,60 @@ def usable_commands() -> list[str]:
 
 def plugin_command(name: str) -> click.Command | None:
     """
-    Return the command of a name, or None if no plugin that is named offers one.
+    Return the command of a name, or None if no selected plugin offers it.
 
     Raises:
         ConfigurationError: The plugin cannot be used.
     """
-    named = named_plugins()
-    # The plugin of that name first, so that another one that is broken does not matter.
-    for each in sorted(named, key=lambda plugin: plugin != name):
+    # The plugin of that name comes first, so that another one that is broken does not matter.
+    for plugin in sorted(named_plugins(), key=lambda plugin: plugin != name):
         try:
-            offer = _offer(each)
+            offer = _offer(plugin)
         except ConfigurationError as error:
-            if each == name:
+            if plugin == name:
                 raise
             click.echo(f"helios: {error}", err=True)
             continue
         if offer and offer[0] == name:
-            return _made(*offer)
+            return _make_command(*offer)
     return None
 
 
 def advice_on(name: str) -> str:
-    """Return how a command that is missing could be had; empty if its plugin offers none."""
+    """Return how to get a missing command; empty if its plugin is selected and offers none."""
     if name in named_plugins():
         return ""
     if any(plugin.name == name for plugin in installed_plugins()):
-        return f"If plugin {name} offers one, HFS_PLUGINS has to name the plugin."
+        return f"If plugin {name} offers it, add {name} to HFS_PLUGINS."
     return (
-        "`helios --help` lists all; one of a plugin is among them where HFS_PLUGINS or "
-        "HFS_AUTH_PROVIDER selects the plugin."
+        "`helios --help` lists all commands, including those of the plugins that HFS_PLUGINS or "
+        "HFS_AUTH_PROVIDER names."
     )
 
 
 def _offer(plugin_name: str) -> tuple[str, Plugin, CommandExtension] | None:
-    """Return the name of a plugin's command, the plugin and what it offers, or None."""
+    """Return the name, plugin and extension of a plugin's command, or None if it has none."""
     plugin = load_plugin(find_plugin(plugin_name, installed_plugins(), setting=SETTING))
     extension = plugin.command
     return None if extension is None else (extension.name or plugin_name, plugin, extension)
 
 
-def _made(name: str, plugin: Plugin, extension: CommandExtension) -> click.Command:
+def _make_command(name: str, plugin: Plugin, extension: CommandExtension) -> click.Command:
     try:
         command = extension.command(_Host(plugin, extension))
     except (Exception, SystemExit) as error:
         raise BrokenPlugin(f"{plugin.origin} fails to make its command: {error!r}") from error
     if not isinstance(command, click.Command):
         raise BrokenPlugin(
-            f"{plugin.origin} makes a command that is not a click.Command but of type "
-            f"{type(command).__name__}"
+            f"{plugin.origin} returned a command of type {type(command).__name__}, which is not a "
+            "click.Command"
         )
     command.name = name
     return command
 
 
 class _Host:
-    """What the server does for a command; see `CommandHost`."""
+    """The host of a plugin's command; see `CommandHost`."""
 
     def __init__(self, plugin: Plugin, extension: CommandExtension) -> None:
         self._plugin = plugin

@@ -12,7 +12,7 @@ from helios_core.server.work import exit_after
 
 
 def run_server(*, host: str | None, port: int | None) -> None:
-    """Serve and work on exports until SIGINT or SIGTERM; None means what the settings say."""
+    """Serve and work on exports until SIGINT or SIGTERM; None leaves an option to the settings."""
     options = {"HFS_SERVER_HOST": host, "HFS_SERVER_PORT": port}
     # The processes of workers read the environment, too.
     os.environ.update({name: str(value) for name, value in options.items() if value is not None})
@@ -37,7 +37,7 @@ def _greet(chosen: Selection, url: str) -> None:
         selected=chosen.settings.backend_names,
         job_store=chosen.settings.bulk_export_job_store,
     )
-    # Of other combinations nothing is known here: only the selected plugins are imported.
+    # Only the selected plugins are imported, so nothing is known about other combinations.
     for row in rows:
         if row.selected:
             print_item(tables.combination_text(row))

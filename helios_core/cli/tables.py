@@ -1,4 +1,4 @@
-"""What the commands show of the configuration: settings, plugins and the capability matrix."""
+"""Tables of the configuration: settings, plugins and the capability matrix."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,7 +21,7 @@ class SettingRow(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     value: str
-    """The value in effect, masked if it is a secret; the text of `default` if none is set."""
+    """The effective value, masked if it is a secret; the same as `default` if it is not set."""
     origin: str
     """`environment` or `default`."""
     default: str
@@ -42,7 +42,7 @@ class PluginRow(msgspec.Struct, frozen=True, kw_only=True):
     offers: tuple[str, ...] = ()
     powers: tuple[str, ...] = ()
     reach: str = ""
-    """How far apart the processes may be that share its backends; empty if it offers none."""
+    """How far apart processes that share its backends may be; empty if it offers none."""
     problem: str = ""
     """Why it cannot be used; empty if it can."""
 
@@ -77,7 +77,7 @@ def _setting(
 
 
 def settings_table(rows: Iterable[SettingRow]) -> Table:
-    """Render settings, those from the environment in bold."""
+    """Render settings; those from the environment are bold."""
     table = new_table("setting", "value", "origin", "default", "unit")
     for row in rows:
         style = "bold" if row.origin == "environment" else None
@@ -110,7 +110,7 @@ def _markdown(row: SettingRow) -> str:
 def plugin_rows(
     plugins: Iterable[Plugin | tuple[InstalledPlugin, BrokenPlugin]], selected: set[str]
 ) -> list[PluginRow]:
-    """Return what every plugin is and offers, or what is wrong with it."""
+    """Return a row for every plugin with what it offers, or why it cannot be used."""
     return [_plugin(item, selected) for item in plugins]
 
 
@@ -133,7 +133,7 @@ def _plugin(item: Plugin | tuple[InstalledPlugin, BrokenPlugin], selected: set[s
 
 
 def plugins_table(rows: Iterable[PluginRow]) -> Table:
-    """Render plugins, broken ones with the reason."""
+    """Render plugins; broken ones with the reason."""
     table = new_table("plugin", "selected", "version", "origin", "offers", "reach", "powers")
     for row in rows:
         offers = f"[red]broken: {escape(row.problem)}" if row.problem else ", ".join(row.offers)
@@ -150,7 +150,7 @@ def plugins_table(rows: Iterable[PluginRow]) -> Table:
 
 
 def matrix_table(combinations: Iterable[Combination]) -> Table:
-    """Render the capability matrix, with the reason for what does not work."""
+    """Render the capability matrix, with the reason why a combination does not work."""
     table = new_table("data provider", "output store", "export", "job store", "reach", "remarks")
     for row in combinations:
         provider = f"{row.data_provider} (selected)" if row.selected else row.data_provider
@@ -161,7 +161,7 @@ def matrix_table(combinations: Iterable[Combination]) -> Table:
 
 
 def combination_text(row: Combination) -> str:
-    """Return what a combination that is in use is and can do."""
+    """Return a line about the capabilities of the selected combination."""
     remarks = _remarks(msgspec.structs.replace(row, required=()))
     return f"{row.name}: jobs in {row.job_store}, reach is {row.reach}; {remarks}"
 
@@ -170,5 +170,5 @@ def _remarks(row: Combination) -> str:
     able = ", ".join(capability.name for capability in row.capabilities if capability.works)
     unable = ", ".join(capability.name for capability in row.capabilities if not capability.works)
     needs = ", ".join(row.required)
-    said = (able, unable and f"no {unable}", needs and f"needs {needs}")
-    return row.reason or "; ".join(filter(None, said))
+    remarks = (able, unable and f"no {unable}", needs and f"needs {needs}")
+    return row.reason or "; ".join(filter(None, remarks))

@@ -1,4 +1,4 @@
-"""What the commands have in common: how they print, log and run coroutines."""
+"""Shared by all commands: printing, logging and running coroutines."""
 
 import asyncio
 import sys
@@ -25,11 +25,11 @@ class Output(Console):
     """
     Standard output: tables on a terminal, tab-separated values in a file or a pipe.
 
-    A table for which a terminal has no room is a list there, so that no word is broken.
+    A table that is too wide for a terminal becomes a list there, so that no word is broken.
     """
 
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401  as rich declares it
-        """Print as rich does on a terminal, and nothing but text elsewhere."""
+        """Print like rich on a terminal, and plain text elsewhere."""
         is_plain = all(isinstance(item, Group | Table | Text | str) for item in objects)
         if self.file.isatty() or not is_plain:
             super().print(*map(self.fitted, objects), **options)
@@ -40,7 +40,7 @@ class Output(Console):
         self.file.flush()
 
     def fitted(self, item: Any) -> Any:  # noqa: ANN401  whatever rich prints
-        """Return what a terminal shows: each table without room as a list."""
+        """Return what a terminal shows: each table that is too wide becomes a list."""
         match item:
             case Group():
                 return Group(*map(self.fitted, item.renderables))
@@ -52,7 +52,7 @@ class Output(Console):
 
 
 UNLIMITED = 10_000
-"""A width that no table has."""
+"""A width in characters that no table reaches."""
 
 out = Output()
 
@@ -71,7 +71,7 @@ def _records(table: Table) -> Iterator[Text | Padding]:
 
 
 def plain_lines(item: object) -> Iterator[str]:
-    """Yield what an object shows as lines of text, the rows of tables separated by tabs."""
+    """Yield the lines of an object as plain text; tabs separate the cells of table rows."""
     match item:
         case Group():
             for part in item.renderables:
@@ -92,12 +92,12 @@ def _cell(content: object) -> str:
 
 
 def print_line(line: str) -> None:
-    """Print a line as it is: no markup, no colours, not wrapped."""
+    """Print a line verbatim, without markup, colours or wrapping."""
     out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_item(text: str) -> None:
-    """Print an item of a list in lines of at most 80 columns, on a terminal or not."""
+    """Print an item of a list, wrapped at 80 columns, on a terminal or not."""
     lines = textwrap.wrap(
         text,
         width=80,
@@ -110,7 +110,7 @@ def print_item(text: str) -> None:
 
 
 def print_json(rows: object) -> None:
-    """Print what msgspec can encode as indented JSON."""
+    """Print a value that msgspec can encode, as indented JSON."""
     click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
 
 
@@ -125,7 +125,7 @@ def new_table(*columns: str) -> Table:
 
 
 def log_errors_only() -> None:
-    """Log to standard error, and errors only, for a command that reports on standard output."""
+    """Log only errors, to standard error: the command reports on standard output."""
     configure_logging(LogLevel.ERROR, LogFormat.CONSOLE, to=sys.stderr)
 
 

@@ -12,16 +12,16 @@ from helios_core.client.state import has_state, resume_command
 from helios_core.client.verification import VerificationReport, verify
 from helios_core.errors import ConfigurationError
 
-_MAX_NAMED = 5
-"""How many of several manifests an error names."""
+_MAX_LISTED = 5
+"""Maximum number of manifests that an error lists."""
 
 
 def verify_download(path: Path, folder: Path | None, *, as_json: bool) -> bool:
     """
-    Verify downloaded files against their manifest, print the findings, and return the result.
+    Verify downloaded files against their manifest, print the findings, return whether all is ok.
 
-    `path` is the manifest or the folder of an export. The files are in `folder`, or where the
-    manifest is if that is None.
+    `path` is the manifest or the folder of an export. The files are in `folder`, or if
+    that is None, beside the manifest.
 
     Raises:
         ConfigurationError: The folder has no manifest, or those of several exports.
@@ -56,7 +56,7 @@ def verify_download(path: Path, folder: Path | None, *, as_json: bool) -> bool:
 
 
 def verification_table(report: VerificationReport) -> Group:
-    """Render for every type whether all of it is there."""
+    """Render for every type whether all of its resources are present."""
     types = new_table("list", "type", "resources", "bytes", "verdict")
     for finding in report.findings:
         amounts = (f"{finding.tally.count:,}", f"{finding.tally.bytes:,}")
@@ -64,9 +64,9 @@ def verification_table(report: VerificationReport) -> Group:
         types.add_row(*map(escape, (finding.kind, finding.type, *amounts, verdict)))
     complete = "complete" if report.ok else "NOT complete"
     total = f"proof of completeness as of {report.transaction_time}: {complete}"
-    if errors := sum(each.tally.count for each in report.findings if each.kind == "error"):
+    if errors := sum(f.tally.count for f in report.findings if f.kind == "error"):
         total += (
-            f"; the list error has lines ({errors:,}) about what the server left out or noted, "
+            f"; the list `error` has {errors:,} lines about losses or remarks of the server, "
             "which no proof covers"
         )
     if report.continued:
@@ -81,20 +81,21 @@ def _manifest_in(folder: Path) -> Path:
     Raises:
         ConfigurationError: There is none, the export is unfinished, or several folders have one.
     """
-    found = sorted(folder.glob(MANIFEST_NAME)) or sorted(folder.glob(f"*/{MANIFEST_NAME}"))
-    if not found and has_state(folder):
+    manifests = sorted(folder.glob(MANIFEST_NAME)) or sorted(folder.glob(f"*/{MANIFEST_NAME}"))
+    if not manifests and has_state(folder):
         raise ConfigurationError(
             f"{folder} holds an unfinished export; go on with: {resume_command(folder)}"
         )
-    if not found:
+    if not manifests:
         raise ConfigurationError(
             f"{folder} has no {MANIFEST_NAME}, which helios export writes; if the manifest has "
             "another name, pass the manifest itself"
         )
-    if len(found) > 1:
-        named = [str(path.parent) for path in found[:_MAX_NAMED]]
-        more = f" and {len(found) - len(named):,} more" if len(found) > len(named) else ""
+    if len(manifests) > 1:
+        listed = [str(path.parent) for path in manifests[:_MAX_LISTED]]
+        rest = len(manifests) - len(listed)
+        more = f" and {rest:,} more" if rest else ""
         raise ConfigurationError(
-            f"{folder} has several exports; pass one of {', '.join(named)}{more}"
+            f"{folder} has several exports; pass one of {', '.join(listed)}{more}"
         )
-    return found[0]
+    return manifests[0]

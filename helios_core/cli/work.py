@@ -1,4 +1,4 @@
-"""The commands that work on exports and migrate stores, which load nothing of HTTP."""
+"""The commands that run workers and migrate backends, without loading anything of HTTP."""
 
 import os
 
@@ -23,10 +23,10 @@ def run_worker() -> None:
 
 
 def migrate_backends() -> None:
-    """Migrate the schema of every selected backend and print what was done."""
+    """Migrate the schema of every selected backend and print the results."""
     log_errors_only()
-    done = run(selection.migrate(selection.configure(os.environ)))
-    for name, what in done:
-        print_line(f"{name}: {what}")
-    if not done:
+    results = run(selection.migrate(selection.configure(os.environ)))
+    for name, report in results:
+        print_line(f"{name}: {report}")
+    if not results:
         print_line("The selected backends have no schema.")

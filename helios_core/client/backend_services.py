@@ -1,4 +1,4 @@
-"""Access tokens by SMART Backend Services: asked for with a signed assertion, and renewed."""
+"""Access tokens of SMART Backend Services: requested with a signed assertion, and renewed."""
 
 import asyncio
 import time
@@ -17,14 +17,15 @@ from helios_core.client.session import unreachable
 from helios_core.client.signing_keys import SigningKey, read_signing_key
 
 SCOPE: Final = "system/*.read"
-"""What is asked for unless something else is said; servers grant the part that they allow."""
+"""The scope that is requested by default; servers grant the part that they allow."""
 
 _ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ASSERTION_SECONDS: Final = 240
-"""How far ahead `exp` is: at most 300 s by the clock of the server, which may be behind."""
-_UNSAID_SECONDS: Final = 300
+"""The lifetime of an assertion: below the 300 s that servers allow, whose clock may be behind."""
+_DEFAULT_LIFE_SECONDS: Final = 300
+"""The lifetime of a token whose response does not have `expires_in`."""
 _EARLY: Final = 0.2
-"""The share of its life that is left when a token is renewed."""
+"""The share of its lifetime that a token still has when it is renewed."""
 _ATTEMPTS: Final = 5
 _FIRST_WAIT_SECONDS = 0.2
 _TIMEOUT: Final = httpx.Timeout(30, connect=10)
@@ -32,24 +33,24 @@ _LONGEST_TEXT: Final = 300
 
 
 class TokenRefused(ExportFailed):
-    """The token endpoint issues no token."""
+    """The token endpoint did not issue a token."""
 
 
 class _Busy(Exception):
-    """The token endpoint may answer a moment later; the text is the status."""
+    """The token endpoint may succeed a moment later; the message is the status."""
 
 
 class _Token(msgspec.Struct, frozen=True, kw_only=True):
     access_token: str
     token_type: str
-    expires_in: float = _UNSAID_SECONDS
+    expires_in: float = _DEFAULT_LIFE_SECONDS
 
 
 class BackendServices:
     """
     The credentials of a client that is registered at the server's token endpoint.
 
-    The endpoint is the one that the server's `.well-known/smart-configuration` names.
+    The server's `.well-known/smart-configuration` names that endpoint.
     """
 
     def __init__(
@@ -73,17 +74,17 @@ class BackendServices:
     @property
     def origin(self) -> Mapping[str, str]:
         """The client's id, the path of its key and the scopes; see `Credentials`."""
-        named = {"client_id": self._client_id, "key": str(self._key_file.absolute())}
-        named |= {"key_id": self._key_id} if self._key_id else {}
-        return {**named, "scope": self._scope}
+        origin = {"client_id": self._client_id, "key": str(self._key_file.absolute())}
+        origin |= {"key_id": self._key_id} if self._key_id else {}
+        return {**origin, "scope": self._scope}
 
     async def header(self) -> str:
         """
-        Return a token as a header; a new one is asked for before the old one expires.
+        Return a token as a header; a new one is requested before the old one expires.
 
         Raises:
             ConfigurationError: The key cannot be used.
-            ExportFailed: The server issues no token, or cannot be reached.
+            ExportFailed: The server does not issue a token, or cannot be reached.
         """
         async with self._turn:
             if self._header is None or time.monotonic() >= self._renew_at:
@@ -92,7 +93,7 @@ class BackendServices:
             return self._header
 
     async def renewed(self, refused: str) -> bool:
-        """Ask for a token, unless another request has done so; see `Credentials`."""
+        """Request a token, unless a concurrent request has done so; see `Credentials`."""
         async with self._turn:
             if self._header == refused:
                 await self._renew()
@@ -100,15 +101,15 @@ class BackendServices:
 
     async def _renew(self) -> None:
         key = await asyncio.to_thread(read_signing_key, self._key_file, self._key_id)
-        asked_at = time.monotonic()
+        requested_at = time.monotonic()
         async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
             endpoint = await self._endpoint(client)
             token = await self._token(client, endpoint, key)
         self._header = f"Bearer {token.access_token}"
-        self._renew_at = asked_at + token.expires_in * (1 - _EARLY)
+        self._renew_at = requested_at + token.expires_in * (1 - _EARLY)
 
     async def _endpoint(self, client: httpx.AsyncClient) -> str:
-        """Return the address of the token endpoint; with TLS, if the server itself has it."""
+        """Return the URL of the token endpoint, which must have TLS if the server has."""
         url = f"{self._base_url}/.well-known/smart-configuration"
         response = await _sent(client, "GET", url, headers={"Accept": "application/json"})
         endpoint = _members(response).get("token_endpoint") if response.is_success else None
@@ -118,7 +119,9 @@ class BackendServices:
                 "the base of a server that needs access tokens?"
             )
         if not endpoint.startswith(("https://", f"{httpx.URL(self._base_url).scheme}://")):
-            raise TokenRefused(f"{url} names a token endpoint without TLS, which is not used")
+            raise TokenRefused(
+                f"{url} names a token endpoint without TLS; credentials are sent over https only"
+            )
         return endpoint
 
     async def _token(self, client: httpx.AsyncClient, endpoint: str, key: SigningKey) -> _Token:
@@ -138,10 +141,10 @@ class BackendServices:
                 token = None
             if token and token.token_type.lower() == "bearer" and _is_token(token.access_token):
                 return token
-            raise TokenRefused(f"{endpoint} answered with something that is no access token")
-        said = _members(response)
-        words = (said.get(name) for name in ("error", "error_description"))
-        reason = ": ".join(_legible(word) for word in words if isinstance(word, str))
+            raise TokenRefused(f"{endpoint} returned 200 without a bearer token that can be used")
+        members = _members(response)
+        texts = (members.get(name) for name in ("error", "error_description"))
+        reason = ": ".join(_printable(text) for text in texts if isinstance(text, str))
         raise TokenRefused(
             f"{endpoint} issues no token to client {self._client_id} (status "
             f"{response.status_code}): {reason or 'it does not say why'}"
@@ -171,7 +174,7 @@ async def _sent(
     headers: Mapping[str, str] | None = None,
     form: Callable[[], Mapping[str, str]] | None = None,
 ) -> httpx.Response:
-    """Return the response to a request, repeated with a new form after what may pass."""
+    """Return the response to a request, repeated with a new form after transient failures."""
     try:
         async for attempt in stamina.retry_context(
             on=(httpx.TransportError, _Busy),
@@ -189,8 +192,8 @@ async def _sent(
         raise unreachable(error, url) from error
     except _Busy as busy:
         raise TokenRefused(
-            f"{url} returned {busy} to the last of {_ATTEMPTS} requests: it is busy, or what it "
-            "needs is not available; try again later"
+            f"{url} returned {busy} to the last of {_ATTEMPTS} requests: it, or a service "
+            "that it depends on, is busy or down; try again later"
         ) from None
     raise AssertionError("the last attempt returns or raises")
 
@@ -207,7 +210,7 @@ def _members(response: httpx.Response) -> Mapping[str, Any]:
         return {}
 
 
-def _legible(text: str) -> str:
+def _printable(text: str) -> str:
     return "".join(letter for letter in text if letter.isprintable())[:_LONGEST_TEXT]
 
 

@@ -1,4 +1,4 @@
-"""Where the Authorization header of a client comes from."""
+"""Sources of the Authorization header of a client."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ class Credentials(Protocol):
     """
     The source of one client's Authorization header.
 
-    Every request to the server asks for the header, so an implementation keeps it. One object
+    `header` is called for every request to the server, so an implementation caches it. One object
     serves concurrent requests.
     """
 
     @property
     def origin(self) -> Mapping[str, str]:
-        """What an interrupted export keeps to make the same credentials again; no secrets."""
+        """What an interrupted export stores to make the same credentials again; no secrets."""
         ...
 
     async def header(self) -> str:
@@ -26,12 +26,12 @@ class Credentials(Protocol):
         Return the value of the Authorization header.
 
         Raises:
-            HeliosError: There is none to be had.
+            HeliosError: The header cannot be obtained.
         """
         ...
 
     async def renewed(self, refused: str) -> bool:
-        """Return whether `header` is another one than `refused`, which the server answered 401."""
+        """Return whether there is a new header, after the server refused one with status 401."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Download one file of an export: resume after a failure, decompress, count the lines."""
+"""Download one file of an export: resume it after failures, decompress it, count its lines."""
 
 import asyncio
 import gzip
@@ -30,12 +30,12 @@ from helios_core.client.state import (
 
 _CHUNK = 1024 * 1024
 _PAUSE_SECONDS = 0.2
-"""Between a connection that broke after it had got further and the next."""
+"""The pause after a connection that broke, but had received something."""
 _SYNC_BYTES = 16 * _CHUNK
-"""After how many bytes a download is synced to disk: what a power cut costs at most."""
+"""After how many bytes a download is synced to disk; a power cut loses no more than these."""
 
 DAMAGED = (OSError, EOFError, zlib.error, zstandard.ZstdError)
-"""What reading a compressed file raises when it is not whole."""
+"""The exceptions raised when a compressed file that is read is incomplete or damaged."""
 
 _EXPIRED_STATUSES = frozenset({400, 401, 403, 410})
 """How stores respond to an expired URL: S3 with 403, or with 400 if its credentials expired."""
@@ -51,25 +51,24 @@ class DownloadedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BrokenFile(ExportFailed):
-    """All bytes of a file have arrived, and they are not what was announced."""
+    """All bytes of a file have arrived, but it is not what the server announced."""
 
 
 class DownloadStopped(ExportFailed):
-    """The process is ending."""
+    """The download was stopped because the process is ending."""
 
 
 class Download:
     """
     The download of one file.
 
-    What arrives is kept in the folder of the export until the file is complete, so that it can be
-    resumed when the connection breaks or the process ends (RFC 9110 §14.2, §13.1.5). `renew_url`
-    returns a new URL of the same bytes for one that has expired. `count` is the number of lines
-    that the manifest announces, or None; in organized
-    output the headers of blocks do not count.
+    Received bytes are kept in the folder of the export until the file is complete, so that it can
+    be resumed when the connection breaks or the process ends (RFC 9110 §14.2, §13.1.5).
+    `renew_url` returns a new URL of the same bytes for one that has expired. `count` is the number
+    of lines that the manifest announces, or None; block headers of organized output do not count.
     """
 
-    def __init__(  # noqa: PLR0913  what a download consists of
+    def __init__(  # noqa: PLR0913  most of them by keyword
         self,
         url: str,
         target: Path,
@@ -99,16 +98,16 @@ class Download:
         self._tag: str | None = None
         self._coding = "identity"
         self.size: int | None = None
-        """How many bytes the server announces, or None as long as that is not known."""
+        """How many bytes the server announces; None while this is not known."""
 
     @property
     def received(self) -> int:
-        """How many bytes have arrived, in the coding in which they are sent."""
+        """How many bytes have arrived, counted in the content coding of the response."""
         return self._received
 
     async def run(self, session: Session) -> DownloadedFile:
         """
-        Download the file, or only what is missing of it.
+        Download the file, or the rest of it.
 
         Raises:
             BrokenFile: It cannot be decompressed, or does not have the announced lines.
@@ -127,12 +126,12 @@ class Download:
         except BrokenFile:
             if not restored:
                 raise
-        # What an earlier process left behind may have suffered since.
+        # The bytes of an earlier process may have been damaged since, so start again.
         await self._fetch_all(session)
         return await asyncio.to_thread(self._finish)
 
     def _find_finished(self) -> DownloadedFile | None:
-        """Return what an earlier process has finished, if it is still as it should be."""
+        """Return a file that an earlier process has finished, if it is still intact."""
         for coding in ("identity", "gzip"):
             path = self._compression.path(self._target, coding)
             if not path.is_file():
@@ -149,13 +148,13 @@ class Download:
         return None
 
     def _restore(self) -> None:
-        """Go on with what an earlier process has received."""
+        """Continue with the bytes that an earlier process has received."""
         try:
             mark = msgspec.json.decode(self._mark.read_bytes(), type=PartMark)
             size = self._part.stat().st_size
         except (OSError, msgspec.DecodeError):
             return
-        # What was not synced may be gone, or be zeros, if the machine has started anew since.
+        # Bytes that were not synced may be lost, or zeros, if the machine has rebooted since.
         keep = size if mark.boot and mark.boot == boot_id() else min(size, mark.synced)
         os.truncate(self._part, keep)
         self._tag, self._coding, self._synced = mark.etag, mark.coding, min(keep, mark.synced)
@@ -163,7 +162,7 @@ class Download:
         self._on_bytes(keep)
 
     async def _fetch_all(self, session: Session) -> None:
-        """Fetch until all is there; attempts are counted from the last one that got further."""
+        """Fetch until the file is complete; attempts are counted since the last received byte."""
         while True:
             before = self._received
             try:
@@ -186,8 +185,8 @@ class Download:
                 return
 
     def _should_retry(self, error: Exception) -> bool | timedelta:
-        got_further = self._received > self._attempted_from
-        if got_further and isinstance(error, httpx.TransportError):
+        progressed = self._received > self._attempted_from
+        if progressed and isinstance(error, httpx.TransportError):
             return False
         return should_retry(error)
 
@@ -212,7 +211,7 @@ class Download:
             )
 
     def _is_complete(self, response: httpx.Response) -> bool:
-        """Return whether the range could not be sent because nothing is missing."""
+        """Return whether the server could not send the range because nothing is missing."""
         return (
             response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE
             and self._received > 0
@@ -237,14 +236,14 @@ class Download:
         coding = response.headers.get("Content-Encoding", "identity").lower()
         coding = coding.removeprefix("x-")
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
-            sent = response.headers.get("Content-Range", "")
-            if not sent.startswith(f"bytes {self._received}-") or coding != self._coding:
+            content_range = response.headers.get("Content-Range", "")
+            if not content_range.startswith(f"bytes {self._received}-") or coding != self._coding:
                 requested = self._received
                 self._forget()
                 raise ExportFailed(
                     f"{self._target.name}: the server did not resume at byte {requested}"
                 )
-            total = sent.rpartition("/")[2]
+            total = content_range.rpartition("/")[2]
             self.size = int(total) if total.isdecimal() else None
             return
         self._restart()
@@ -254,7 +253,7 @@ class Download:
             )
         self._coding = coding
         tag = response.headers.get("ETag", "")
-        # A weak tag does not promise the same bytes, so the download could not be resumed.
+        # A weak ETag does not promise the same bytes, so the download cannot be resumed by it.
         self._tag = None if tag.startswith("W/") else tag or None
         length = response.headers.get("Content-Length", "")
         self.size = int(length) if length.isdecimal() else None
@@ -267,11 +266,11 @@ class Download:
 
     async def _save(self, response: httpx.Response) -> None:
         mode = "ab" if self._received else "wb"
-        # Without a buffer, what the disk took is what is counted, also when it is full.
+        # Unbuffered, so that only bytes on disk are counted, even when the disk is full.
         with await asyncio.to_thread(self._part.open, mode, buffering=0) as raw:
             file = cast("IO[bytes]", raw)
             buffer = bytearray()
-            whole = False
+            finished = False
             try:
                 async for piece in response.aiter_raw():
                     buffer += piece
@@ -279,13 +278,13 @@ class Download:
                     if len(buffer) >= _CHUNK:
                         full, buffer = buffer, bytearray()
                         await self._append_in_thread(full, file)
-                whole = True
+                finished = True
             finally:
-                # What arrived before the connection broke need not be sent again.
-                self._append(buffer, file, mark=not whole)
+                # Bytes that arrived before the connection broke need not be sent again.
+                self._append(buffer, file, mark=not finished)
 
     async def _append_in_thread(self, chunk: bytearray, file: IO[bytes]) -> None:
-        """Append in a thread; when cancelled, end only after it, so that bytes stay in order."""
+        """Append in a thread; when cancelled, wait for it, so that bytes stay in order."""
         writing = asyncio.ensure_future(asyncio.to_thread(self._append, chunk, file))
         try:
             await asyncio.shield(writing)
@@ -296,7 +295,7 @@ class Download:
     def _append(self, chunk: bytearray, file: IO[bytes], *, mark: bool = True) -> None:
         rest = memoryview(chunk)
         resumable = mark and self._tag is not None
-        # Bytes without a mark are of no use to the process that goes on, so the mark comes first.
+        # Bytes without a mark are useless to the next process, so the mark comes first.
         if resumable and rest and not self._mark.exists():
             self._write_mark()
         while rest:
@@ -309,14 +308,14 @@ class Download:
             self._write_mark()
 
     def _write_mark(self) -> None:
-        """Note how far the download is, so that another process can go on."""
+        """Note how far the download is, so that another process can continue it."""
         mark = PartMark(
             etag=self._tag or "", coding=self._coding, synced=self._synced, boot=boot_id()
         )
         write_atomically(self._mark, msgspec.json.encode(mark))
 
     def _finish(self) -> DownloadedFile:
-        """Count the lines, keep the file as it is to be kept, and give it its name."""
+        """Count the lines, compress the file as requested, and give it its name."""
         target = self._compression.path(self._target, self._coding)
         try:
             if self._compression.keeps(self._coding):
@@ -333,7 +332,7 @@ class Download:
         return DownloadedFile(path=target, lines=lines, size=size)
 
     def _checked(self, copy: IO[bytes] | None) -> tuple[int, int]:
-        """Return the lines and bytes of NDJSON; write them to `copy`, too."""
+        """Return the numbers of lines and bytes of the NDJSON, and write it to `copy`."""
         try:
             with _open(self._part, self._coding) as source:
                 chunks = self._read_chunks(source)
@@ -351,7 +350,7 @@ class Download:
         return lines, size
 
     def _forget(self) -> None:
-        """Drop what was received: it is of no use."""
+        """Drop the received bytes, which are useless."""
         self._restart()
         self._part.unlink(missing_ok=True)
 
@@ -363,7 +362,7 @@ class Download:
 
 
 def open_plain(path: Path) -> IO[bytes]:
-    """Open a file for reading what is in it, uncompressed; its suffix says how it is kept."""
+    """Open a file for reading its uncompressed content; its suffix names the compression."""
     if path.suffix == ".zst":
         return cast("IO[bytes]", io.BufferedReader(zstandard.open(path, "rb"), _CHUNK))
     return _open(path, "gzip" if path.suffix == ".gz" else "identity")
@@ -396,7 +395,7 @@ def _measure(chunks: Iterable[bytes], header: bytes) -> tuple[int, int]:
     for chunk in chunks:
         lines += chunk.count(b"\n")
         size += len(chunk)
-        # What is kept is one byte too short to be counted twice.
+        # `before` is one byte too short for a header, so that none is counted twice.
         window = before + chunk
         headers += window.count(b"\n" + header) if header else 0
         before = window[-max(len(header), 1) :]

@@ -1,4 +1,4 @@
-"""Errors of a Bulk Data server, and whether a request may succeed when it is repeated."""
+"""Errors of a Bulk Data server, and whether a failed request should be repeated."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -19,11 +19,11 @@ class ExportFailed(HeliosError):
 
 
 class ServerUnreachable(ExportFailed):
-    """No connection to the server, or to a store of its files, holds."""
+    """The server, or a store of its files, cannot be reached."""
 
 
 class ExportGone(ExportFailed):
-    """The server has the export no longer, so that nobody can go on with it."""
+    """The server no longer has the export, so that it cannot be resumed."""
 
     def __init__(self, refusal: ExportFailed) -> None:
         super().__init__(
@@ -51,7 +51,7 @@ class RequestRefused(ExportFailed):
 
 
 _HINTS = {
-    401: "\nThe server wants other credentials: see --client-id, --token-file and --header.",
+    401: "\nThe server needs other credentials: see --client-id, --token-file and --header.",
     403: "\nThe credentials do not suffice: see --scope, --token-file, --header and --tenant.",
 }
 
@@ -66,7 +66,7 @@ class OutcomeIssue(msgspec.Struct, frozen=True):
 
     @property
     def is_loss(self) -> bool:
-        """Whether it says that something is missing; what is only information does not."""
+        """Whether the issue reports that something is missing, and is not only information."""
         return self.severity not in ("information", "success")
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ def read_issues(outcome: bytes) -> list[OutcomeIssue]:
     Return the issues of an OperationOutcome.
 
     Raises:
-        msgspec.DecodeError: It is none.
+        msgspec.DecodeError: It is not an OperationOutcome.
     """
     return msgspec.json.decode(outcome, type=_Outcome).issue
 
@@ -101,9 +101,9 @@ def raise_for_refusal(response: httpx.Response) -> None:
 
 def retry_after(response: httpx.Response) -> timedelta | None:
     """
-    Return how long `Retry-After` asks to wait, at most five minutes, or None if it is unreadable.
+    Return how long to wait by `Retry-After`, at most five minutes; None if it is unreadable.
 
-    It holds seconds or a date (RFC 9110 §10.2.3).
+    The header has seconds or a date (RFC 9110 §10.2.3).
     """
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal():
@@ -116,7 +116,7 @@ def retry_after(response: httpx.Response) -> timedelta | None:
 
 
 def should_retry(error: Exception) -> bool | timedelta:
-    """Return whether to repeat a request, and after how long if the server says so."""
+    """Return whether to repeat a request, or after how long if the server says that."""
     if isinstance(error, RequestRefused):
         return error.transient and (error.retry_after or True)
     permanent = isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError)
@@ -124,7 +124,7 @@ def should_retry(error: Exception) -> bool | timedelta:
 
 
 def should_retry_unsent(error: Exception) -> bool | timedelta:
-    """Return what `should_retry` does, for a request that must not be carried out twice."""
+    """Return the same as `should_retry`, for a request that must not be carried out twice."""
     may_have_arrived = isinstance(error, httpx.TransportError) and not isinstance(
         error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout
     )

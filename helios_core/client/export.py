@@ -1,4 +1,4 @@
-"""The client of any Bulk Data server: kick off, poll, download, check, delete, and go on."""
+"""Export from any Bulk Data server: kick off, poll, download, check, delete, and resume."""
 
 import asyncio
 import re
@@ -84,7 +84,7 @@ class ExportProgress(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     """The server's X-Progress header."""
     fraction: float | None = None
-    """How much of this phase is done, from 0 to 1, or None where nobody knows."""
+    """How much of this phase is done, from 0 to 1, or None if it is unknown."""
     files_done: int = 0
     files_total: int = 0
     lines_done: int = 0
@@ -104,7 +104,7 @@ class ExportedFile(msgspec.Struct, frozen=True, kw_only=True):
     lines: int
     size: int
     counted: bool
-    """Whether the manifest announces its lines."""
+    """Whether the manifest announces the number of its lines."""
 
 
 class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,13 +113,13 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
     status_url: str
     transaction_time: str
     manifest: bytes
-    """The manifest as it was sent; one for all pages if it came in pages."""
+    """The manifest as it was sent; if it came in pages, one for all of them."""
     files: tuple[ExportedFile, ...]
     report: Report
     verification: VerificationReport | None
     """None if the server sent no proof of completeness, or one that cannot be read."""
     proof_problem: str = ""
-    """Why a proof that the server sent is of no use."""
+    """Why a proof that the server sent cannot be used; empty if there is no such problem."""
     deleted: bool
     """Whether the server confirmed that it deleted the export."""
     seconds: float
@@ -131,22 +131,22 @@ class ExportSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is neither a resource nor a deletion."""
+        """Whether the export has neither resources nor deletions."""
         return not any(file.lines for file in self.files if file.kind in ("output", "deleted"))
 
     @property
     def is_intact(self) -> bool:
-        """Whether the files are what the server wrote, as far as its proof lets one know."""
+        """Whether the files are what the server wrote, as far as its proof shows."""
         return self.verification is None or self.verification.ok
 
     @property
     def is_complete(self) -> bool:
-        """Whether they are, nothing is reported as missing, and no part of the proof is either."""
+        """Whether the files are intact, the proof is usable, and no loss is reported."""
         return self.is_intact and not self.proof_problem and not self.report.loss_count
 
 
 class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to export, whatever is exported."""
+    """How to export: options that do not depend on what is exported."""
 
     credentials: Credentials | None = None
     compression: FileCompression = FileCompression.NONE
@@ -163,11 +163,11 @@ async def export(
     """
     Export, download all files into `folder`, check them, and delete the export on the server.
 
-    Whatever ends this early, the export stays on the server and `resume` goes on with it, except
-    when the server itself has failed it.
+    If this ends early, for whatever reason, the export stays on the server and `resume` continues
+    it, unless the server itself reports that it failed.
 
     Raises:
-        ConfigurationError: `folder` is not empty, or the request makes no sense.
+        ConfigurationError: `folder` is not empty, or the address in the request is invalid.
         ExportFailed: The server refused or failed the export or cannot be reached, a file does
             not have as many lines as the manifest says, or `folder` cannot be written to.
     """
@@ -180,7 +180,7 @@ async def export(
         credentials=options.credentials.origin if options.credentials else {},
         compression=options.compression,
     )
-    with _errors_in_words(folder), ExportFolder.create(folder, state) as opened:
+    with _explained_errors(folder), ExportFolder.create(folder, state) as opened:
         return await _run(opened, state, request, options)
 
 
@@ -188,16 +188,17 @@ async def resume(
     folder: Path, headers: Mapping[str, str], options: ExportOptions | None = None
 ) -> ExportSummary:
     """
-    Go on with the unfinished export in `folder`, as `export` does, with what it has.
+    Continue the unfinished export in `folder`, as `export` does.
 
-    `headers` has those that are not kept in the folder. The compression is that of the beginning.
+    `headers` has the headers that are not stored in the folder. The compression is the one that
+    the export was started with.
 
     Raises:
         ConfigurationError: There is no unfinished export, or a header is missing.
-        ExportFailed: As `export`.
+        ExportFailed: As in `export`.
     """
     options = options or ExportOptions()
-    with _errors_in_words(folder), ExportFolder.reopen(folder) as (opened, state):
+    with _explained_errors(folder), ExportFolder.reopen(folder) as (opened, state):
         request = _again(state, headers)
         options = replace(options, compression=state.compression)
         return await _run(opened, state, request, options)
@@ -207,15 +208,15 @@ async def discard(
     folder: Path, headers: Mapping[str, str], credentials: Credentials | None = None
 ) -> bool:
     """
-    Delete the unfinished export of `folder` on the server, and what is kept to go on with it.
+    Delete the unfinished export of `folder` on the server, and its state in the folder.
 
     Files that are complete stay. Return whether there was an export on the server.
 
     Raises:
-        ConfigurationError: As `resume`.
-        ExportFailed: The server cannot be reached or refuses; then nothing was removed.
+        ConfigurationError: As in `resume`.
+        ExportFailed: The server cannot be reached or refuses; nothing was removed.
     """
-    with _errors_in_words(folder), ExportFolder.reopen(folder) as (opened, state):
+    with _explained_errors(folder), ExportFolder.reopen(folder) as (opened, state):
         request, deleted = _again(state, headers), False
         if state.status_url is not None:
             async with Session.open(request.base_url, request.headers, credentials) as session:
@@ -233,7 +234,7 @@ async def discard(
 
 
 def _again(state: ExportState, headers: Mapping[str, str]) -> ClientRequest:
-    """Return the request of an unfinished export with all its headers."""
+    """Return the request of an unfinished export, complete with `headers`."""
     if missing := needs_headers(state, headers):
         names = " ".join(f"--header '{name}: …'" for name in missing)
         raise ConfigurationError(
@@ -252,7 +253,7 @@ async def _run(
 
 
 @contextmanager
-def _errors_in_words(folder: Path) -> Iterator[None]:
+def _explained_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -263,11 +264,11 @@ def _errors_in_words(folder: Path) -> Iterator[None]:
         host = error.request.url.netloc.decode()
         raise ExportFailed(f"{host} cannot be used: {type(error).__name__} {error}") from error
     except httpx.InvalidURL as error:
-        raise ExportFailed(f"the server sent an address that is none: {error}") from error
+        raise ExportFailed(f"the server sent an invalid URL: {error}") from error
 
 
 class _Export:
-    """One export, from kick-off or from where it was interrupted to DELETE."""
+    """One export, from the kick-off, or the point of its interruption, to the DELETE."""
 
     def __init__(
         self,
@@ -321,7 +322,7 @@ class _Export:
         try:
             status_url = await self._kick_off()
         except HeliosError:
-            # Nothing has begun, so there is nothing to go on with.
+            # Nothing was started, so there is nothing to resume.
             await asyncio.to_thread(self._folder.close)
             raise
         self._state = replace(self._state, status_url=status_url)
@@ -347,12 +348,12 @@ class _Export:
         if response.status_code != httpx.codes.ACCEPTED or not is_reference(location or "ftp:"):
             raise ExportFailed(
                 f"the kick-off returned {response.status_code} with "
-                f"{'a' if location else 'no'} Content-Location; expected was 202 with one"
+                f"{'a' if location else 'no'} Content-Location; 202 with a URL was expected"
             )
         return str(response.url.join(location))
 
     async def _manifest(self, status_url: str) -> bytes:
-        """Return the manifest, from the folder if an earlier process has received it."""
+        """Return the manifest, from the folder if an earlier process has stored it."""
         path = self._folder.path / MANIFEST_NAME
         if await asyncio.to_thread(path.is_file):
             return await asyncio.to_thread(path.read_bytes)
@@ -361,7 +362,7 @@ class _Export:
         return sent
 
     async def _wait_for_manifest(self, status_url: str) -> bytes:
-        """Poll until the export is complete, as often as the server asks for."""
+        """Poll until the export is complete, as often as `Retry-After` says."""
         wait = _FIRST_WAIT
         while True:
             response = await self._poll(status_url)
@@ -379,14 +380,14 @@ class _Export:
             wait = min(wait * 2, _MAX_WAIT)
 
     async def _all_pages(self, response: httpx.Response) -> bytes:
-        """Follow the links of a manifest that comes in pages."""
+        """Return the manifest; if it comes in pages, follow their links and join them."""
         pages, seen = [response.content], set[str]()
         while (link := read_manifest(pages[-1]).next_url) is not None:
             url = str(response.url.join(link)) if is_reference(link) else ""
             if not url or url in seen:
                 raise ExportFailed(
-                    "the server's manifest has a next page whose address is none or was there "
-                    "before"
+                    "the server's manifest links to a next page by a URL that is invalid or was "
+                    "read before"
                 )
             seen.add(url)
             pages.append((await self._poll(url)).content)
@@ -399,7 +400,7 @@ class _Export:
             )
         except RequestRefused as refused:
             if refused.status >= httpx.codes.INTERNAL_SERVER_ERROR and refused.has_outcome:
-                # The export has failed for good: nobody can go on with it.
+                # The export has failed for good and cannot be resumed.
                 await self._delete(status_url)
                 await asyncio.to_thread(self._folder.close)
             if refused.status in _GONE:
@@ -437,7 +438,7 @@ class _Export:
         return [task.result() for task in tasks]
 
     async def _require_export(self, status_url: str, refused: RequestRefused) -> None:
-        """Raise ExportGone if the export of a file that is not there is not there either."""
+        """Raise ExportGone if not only a file, but its whole export is gone."""
         try:
             await self._session.request(
                 "GET", status_url, headers={"Accept": "application/json"}, attempts=1
@@ -446,7 +447,7 @@ class _Export:
             if status.status in _GONE:
                 raise ExportGone(refused) from refused
         except ServerUnreachable:
-            pass  # nobody knows
+            pass  # it is unknown whether the export is gone
 
     async def _download(
         self, file: PlannedFile, urls: LatestURLs, *, organized: bool
@@ -484,7 +485,7 @@ class _Export:
         return str(httpx.URL(self._request.base_url).join(file.entry.url))
 
     def _drop_damaged(self, sent: bytes) -> None:
-        """Remove files of an earlier process that are not what the proof says."""
+        """Remove files of an earlier process that disagree with the proof."""
         planned = plan_files(read_manifest(sent), self._folder.path)
         if not planned or any(find_file(file.path) is None for file in planned):
             return
@@ -511,7 +512,7 @@ class _Export:
         return True
 
     def _fraction(self) -> float | None:
-        """Return how much has arrived, by lines where the manifest counts them, else by files."""
+        """Return how much has arrived, by lines if the manifest counts them, else by files."""
         now = self._progress
         if not now.lines_total:
             return now.files_done / now.files_total if now.files_total else None

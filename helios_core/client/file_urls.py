@@ -1,4 +1,4 @@
-"""File URLs that expire, and their replacements from a new poll."""
+"""New URLs from a new poll, in place of file URLs that have expired."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,8 +12,8 @@ class LatestURLs:
     """
     The latest URLs of the files of one export.
 
-    Two URLs that are equal up to the `?` name the same file; the query is a signature, and every
-    poll returns a new one.
+    URLs that differ only in their query name the same file: the query is a signature, which every
+    poll renews.
     """
 
     def __init__(self, base_url: str, poll: Callable[[], Awaitable[bytes]]) -> None:

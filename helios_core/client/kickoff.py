@@ -1,4 +1,4 @@
-"""What a client requests: the kick-off URL, its parameters, and how either method sends them."""
+"""The kick-off request of a client: its URL and parameters, for GET and for POST."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from helios_core.model.exports import Level
 
 OPERATION = "$export"
 _LISTS = frozenset({"_type", "_elements", "includeAssociatedData"})
-"""Parameters whose values a query joins by commas."""
+"""Parameters that have several values, joined by commas in a query."""
 _INSTANTS = frozenset({"_since", "_until"})
 
 
@@ -33,7 +33,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
     associated: Sequence[str] = ()
     organize_by: str | None = None
     query: str = ""
-    """Further parameters, encoded as in a URL; a GET sends them as they are."""
+    """Further parameters, encoded as in a URL; a GET sends them unchanged."""
     headers: Mapping[str, str] = {}
     """Headers of every request to the server itself, for example X-Tenant-ID."""
 
@@ -61,7 +61,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def needs_post(self) -> bool:
-        """Whether no GET can say this."""
+        """Whether the request cannot be sent as a GET."""
         return bool(self.patients)
 
     @property
@@ -77,7 +77,7 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _own(self) -> list[tuple[str, str]]:
-        """The parameters of the fields, one for each value, in a fixed order."""
+        """The parameters from the fields, one for each value, in a fixed order."""
         lists = [
             ("_type", self.types),
             ("_since", [self.since]),
@@ -93,10 +93,10 @@ class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_url(text: str) -> ClientRequest:
     """
-    Return the request that an address means: a server's base, or a complete kick-off URL.
+    Return the request for a URL: the base URL of a server, or a complete kick-off URL.
 
     Raises:
-        ConfigurationError: It is neither. The message has the address that was probably meant.
+        ConfigurationError: It is neither; the message has the URL that was probably meant.
     """
     url = _split(text)
     if url.username is not None or url.password is not None:
@@ -109,11 +109,12 @@ def read_url(text: str) -> ClientRequest:
     if unquote(last) == OPERATION:
         return msgspec.structs.replace(_at_level(f"{base}{folder}"), query=url.query)
     if url.query or url.fragment or unquote(last).startswith("$"):
-        path = folder if unquote(last).startswith("$") else url.path.rstrip("/")
+        is_operation = unquote(last).startswith("$")
+        path = folder if is_operation else url.path.rstrip("/")
         meant = f"{base}{path}/{OPERATION}" + (f"?{url.query}" if url.query else "")
-        found = "another operation" if unquote(last).startswith("$") else "a query without $export"
+        problem = "another operation" if is_operation else "a query without $export"
         raise ConfigurationError(
-            f"the address has {found}. Expected is the base of a server or a kick-off URL, in "
+            f"the address has {problem}. Expected: the base of a server or a kick-off URL, in "
             f"single quotes because of the dollar sign: helios export '{meant}' --to FOLDER"
         )
     return ClientRequest(base_url=text.rstrip("/"))
@@ -129,15 +130,15 @@ def _split(text: str) -> SplitResult:
     raise ConfigurationError(f"{text!r} is not an http or https address")
 
 
-def given_twice(request: ClientRequest) -> list[str]:
-    """Return the parameters that are both in the query of a request and in its own fields."""
+def repeated_parameters(request: ClientRequest) -> list[str]:
+    """Return the names of parameters that are both in the query of a request and in its fields."""
     queried = {name for name, _ in parse_qsl(request.query, keep_blank_values=True)}
     own = msgspec.structs.replace(request, query="")
     return sorted(queried & {entry["name"] for entry in own.parameters["parameter"]})
 
 
 def _at_level(base: str) -> ClientRequest:
-    """Return the request for what stands before `/$export`."""
+    """Return the request whose level is that of a URL without `/$export`."""
     folder, _, last = base.rpartition("/")
     if last == "Patient":
         return ClientRequest(base_url=folder, level=Level.PATIENT)

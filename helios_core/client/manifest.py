@@ -12,10 +12,10 @@ import msgspec
 from helios_core.client.errors import ExportFailed
 
 BLOCK_HEADER = b'{"resourceType":"Parameters"'
-"""The start of a block header line, which is no resource (Bulk Data 3.0.0, organizeOutputBy)."""
+"""The start of a block header, which is not a resource (Bulk Data 3.0.0, organizeOutputBy)."""
 
 MANIFEST_NAME = "manifest.json"
-"""The file of a downloaded export that holds its manifest."""
+"""The name of the file with the manifest in the folder of an export."""
 
 _LISTS = ("output", "deleted", "error", "outcome")
 
@@ -76,7 +76,7 @@ def read_manifest(sent: bytes) -> ReceivedManifest:
     Parse the manifest that a server sent.
 
     Raises:
-        ExportFailed: It is not a manifest, or an address in it is none.
+        ExportFailed: It is not a manifest, or has an invalid URL.
     """
     try:
         manifest = msgspec.json.decode(sent, type=ReceivedManifest)
@@ -85,13 +85,13 @@ def read_manifest(sent: bytes) -> ReceivedManifest:
     for number, (kind, entry) in enumerate(manifest.entries, start=1):
         if not is_reference(entry.url):
             raise ExportFailed(
-                f"entry {number} of the server's manifest ({kind}) has an address that is none"
+                f"entry {number} of the server's manifest ({kind}) has an invalid URL"
             )
     return manifest
 
 
 def is_reference(url: str) -> bool:
-    """Return whether a text is an http or https URL, or one relative to another."""
+    """Return whether a text is an http or https URL, or a relative one."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("", "http", "https") and parts.port != 0 and bool(httpx.URL(url))
@@ -103,8 +103,8 @@ def join_pages(pages: Sequence[bytes]) -> bytes:
     """
     Return one manifest for all pages, or the only page as it was sent.
 
-    The files of every page are in it, each with its own extension; extensions of single pages are
-    not, because they are about less than all files.
+    It has the files of every page, each with its own extension. Extensions of pages are left out,
+    because each is about the files of one page only.
     """
     if len(pages) == 1:
         return pages[0]
@@ -119,7 +119,7 @@ def join_pages(pages: Sequence[bytes]) -> bytes:
 
 
 def plan_files(manifest: ReceivedManifest, folder: Path) -> list[PlannedFile]:
-    """Name every file after the last segment of its URL; a number makes equal names different."""
+    """Name each file after the last segment of its URL; a number is prefixed to repeated names."""
     taken = {MANIFEST_NAME}
     planned = []
     for number, (kind, entry) in enumerate(manifest.entries, start=1):
@@ -133,5 +133,5 @@ def plan_files(manifest: ReceivedManifest, folder: Path) -> list[PlannedFile]:
 
 def _name(entry: ManifestEntry) -> str:
     segment = unquote(urlsplit(entry.url).path.rsplit("/", 1)[-1])
-    # A name that the server chooses must not lead out of the folder.
+    # A name chosen by the server must not lead out of the folder.
     return re.sub(r"[^A-Za-z0-9._-]", "_", segment).removesuffix(".gz")[-200:].lstrip(".")

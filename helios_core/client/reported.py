@@ -1,4 +1,4 @@
-"""What a server reports about an export in the files of OperationOutcomes."""
+"""The issues that a server reports about an export in its files of OperationOutcomes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ from helios_core.client.downloads import DAMAGED, open_plain
 from helios_core.client.errors import OutcomeIssue, read_issues
 
 MAX_ISSUES = 20
-"""How many issues of each kind are kept; the others are counted."""
+"""How many losses and how many notes are kept; the others are only counted."""
 
 _LINE_BYTES = 1024 * 1024
 
@@ -31,15 +31,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a server reports about one export."""
 
     losses: tuple[ReportedIssue, ...] = ()
-    """The first that say that something is missing or was not done."""
+    """The first issues that report that something is missing or was not done."""
     loss_count: int = 0
     notes: tuple[ReportedIssue, ...] = ()
-    """The first that are information only."""
+    """The first issues that are information only."""
     note_count: int = 0
 
 
 def read_report(files: Iterable[Path]) -> Report:
-    """Return the issues in files of OperationOutcomes; a line that is none counts as a loss."""
+    """Return the issues in files of OperationOutcomes; any other line counts as a loss."""
     losses, notes = list[ReportedIssue](), list[ReportedIssue]()
     counts = {True: 0, False: 0}
     for path in files:
@@ -81,4 +81,4 @@ def _read(line: bytes) -> list[OutcomeIssue]:
     try:
         return read_issues(line)
     except msgspec.DecodeError:
-        return [OutcomeIssue(severity="error", diagnostics="this line is no OperationOutcome")]
+        return [OutcomeIssue(severity="error", diagnostics="this line is not an OperationOutcome")]

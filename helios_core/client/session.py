@@ -1,4 +1,4 @@
-"""The connections of one export: headers, credentials, retries, and failures in words."""
+"""The connections of one export: headers, credentials, retries, and explained failures."""
 
 import socket
 import ssl
@@ -25,8 +25,8 @@ class Session:
     """
     Sends requests to a server and to the stores that its manifest names.
 
-    The headers and the credentials of the export go to the origins that are trusted with them, and
-    to no other, redirections included.
+    The headers and the credentials of the export are sent to trusted origins only, also after
+    redirections.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Session:
     async def open(
         cls, base_url: str, headers: Mapping[str, str], credentials: Credentials | None
     ) -> AsyncIterator["Session"]:
-        """Return a session that is closed at the end of the context."""
+        """Yield a session, which is closed at the end of the context."""
         session = cls(base_url, headers, credentials)
         async with session._client:
             yield session
@@ -56,7 +56,7 @@ class Session:
         """Send headers and credentials to the origin of this URL as well."""
         self._trusted.add(_origin(url))
 
-    async def request(  # noqa: PLR0913  what a request consists of
+    async def request(  # noqa: PLR0913  most of them by keyword
         self,
         method: str,
         url: str,
@@ -67,11 +67,13 @@ class Session:
         retry: Callable[[Exception], bool | timedelta] = should_retry,
     ) -> httpx.Response:
         """
-        Send a request, again after what may pass, as late as `Retry-After` asks; return a success.
+        Return the successful response to a request, repeated after transient failures.
+
+        The wait between two attempts is that of `Retry-After`, if the server sends it.
 
         Raises:
             RequestRefused: The status is an error.
-            ServerUnreachable: The connection failed each time.
+            ServerUnreachable: Every attempt failed to connect.
         """
         try:
             async for attempt in stamina.retry_context(
@@ -95,7 +97,7 @@ class Session:
         self, url: str, *, headers: Mapping[str, str]
     ) -> AsyncIterator[httpx.Response]:
         """
-        Return the response to one GET, whose body has not been read.
+        Yield the response to one GET, whose body has not been read.
 
         Raises:
             httpx.TransportError: The connection failed.
@@ -104,7 +106,7 @@ class Session:
             yield response
 
     async def _sign(self, request: httpx.Request) -> None:
-        """Set the headers of one request; redirections come here, too."""
+        """Set the headers of one request; redirected requests pass through here, too."""
         if _origin(request.url) in self._trusted:
             request.headers.update(self._headers)
             if self._credentials is not None:
@@ -115,7 +117,7 @@ class Session:
 
 
 class _Renewing(httpx.Auth):
-    """Repeats a request once, after a 401, if the credentials have another header by then."""
+    """Repeats a request once, after a 401, if the credentials have a new header."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
@@ -134,7 +136,7 @@ class _Renewing(httpx.Auth):
 
 
 def unreachable(error: httpx.TransportError, url: str) -> ServerUnreachable:
-    """Return a failed connection as an error that names the host and what to look at."""
+    """Return the error for a failed connection, which names the host and what to check."""
     parsed = httpx.URL(url)
     port = parsed.port or {"http": 80, "https": 443}.get(parsed.scheme)
     host = f"{parsed.host} port {port}"
@@ -166,7 +168,7 @@ _REASONS: Mapping[type[httpx.TransportError], str] = {
 
 
 def _cause(error: httpx.TransportError, name: str, host: str) -> str:
-    """Return what is wrong with a name or with TLS; empty if neither is the cause."""
+    """Return the problem with a host name or with TLS; empty if neither is the cause."""
     for cause in _causes(error):
         match cause:
             case socket.gaierror():
@@ -177,16 +179,19 @@ def _cause(error: httpx.TransportError, name: str, host: str) -> str:
                     "SSL_CERT_FILE names a file with the certificates of your own authority"
                 )
             case ssl.SSLError():
-                return f"{host} does not speak TLS as it should ({cause.reason}); is it http?"
+                return (
+                    f"{host} does not speak TLS correctly ({cause.reason}); perhaps the URL must "
+                    "begin with http"
+                )
     return ""
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    found = list[BaseException]()
-    while error is not None and error not in found:
-        found.append(error)
+    causes = list[BaseException]()
+    while error is not None and error not in causes:
+        causes.append(error)
         error = error.__cause__ or error.__context__
-    return found
+    return causes
 
 
 def _origin(url: httpx.URL | str) -> tuple[str, str, int | None]:

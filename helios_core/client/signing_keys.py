@@ -1,4 +1,4 @@
-"""The private key by which a client of SMART Backend Services proves who it is."""
+"""The private key with which a client of SMART Backend Services signs its assertions."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ _RSA_BITS: Final = 2048
 
 
 class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A private key with the name that the server knows it by."""
+    """A private key, with the key id that the server knows it by."""
 
     kid: str
     algorithm: str
@@ -28,8 +28,8 @@ def read_signing_key(path: Path, kid: str | None = None) -> SigningKey:
     """
     Return the private key in a file: a JWK, a JWK set or PEM.
 
-    `kid` selects one of a set, or names a key that has no name of its own; such a key is otherwise
-    named by its thumbprint (RFC 7638).
+    `kid` selects a key of a set, or is the key id of a key that has none of its own; without it,
+    such a key is identified by its thumbprint (RFC 7638).
 
     Raises:
         ConfigurationError: The file cannot be read, or does not hold one usable private key.
@@ -39,15 +39,15 @@ def read_signing_key(path: Path, kid: str | None = None) -> SigningKey:
             text = file.read(_LARGEST)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {type(error).__name__}") from None
-    usable = [key for key in _keys(text, path) if key.is_private]
-    named = [key for key in usable if kid is None or key.kid in (None, kid)]
-    if len(named) != 1:
-        kids = ", ".join(str(key.kid) for key in usable if key.kid)
+    private = [key for key in _keys(text, path) if key.is_private]
+    selected = [key for key in private if kid is None or key.kid in (None, kid)]
+    if len(selected) != 1:
+        kids = ", ".join(str(key.kid) for key in private if key.kid)
         raise ConfigurationError(
-            f"{path} has {len(usable)} private keys{kids and f' ({kids})'}, and one is needed; "
+            f"{path} has {len(private)} private keys{kids and f' ({kids})'}, and one is needed; "
             "--key-id selects one of a set"
         )
-    key = named[0]
+    key = selected[0]
     _check(key, path)
     return SigningKey(
         kid=key.kid or kid or key.thumbprint(), algorithm=_ALGORITHMS[key.key_type], key=key
@@ -55,7 +55,7 @@ def read_signing_key(path: Path, kid: str | None = None) -> SigningKey:
 
 
 def _keys(text: bytes, path: Path) -> list[ECKey | RSAKey]:
-    """Return those keys of a file that are RSA or EC keys."""
+    """Return the RSA and EC keys of a file."""
     if text.lstrip().startswith(b"-----BEGIN"):
         for kind in (ECKey, RSAKey):
             try:
@@ -75,7 +75,7 @@ def _keys(text: bytes, path: Path) -> list[ECKey | RSAKey]:
         ]
     except (msgspec.MsgspecError, UnicodeDecodeError, JoseError, ValueError, TypeError, KeyError):
         raise ConfigurationError(
-            f"{path} holds no key that can be read; a JWK, a JWK set and PEM are understood"
+            f"{path} has no key that can be read; expected is a JWK, a JWK set or PEM"
         ) from None
 
 

@@ -1,15 +1,15 @@
 """
-The folder of an export, and what is kept in it to go on after any end.
+The folder of an export, and the state in it with which an interrupted export is resumed.
 
 While an export is unfinished, its folder has a subfolder `.helios-export`:
 
 - `state.json`: what was requested, and the status URL once the server has accepted it,
-- `parts/NAME`: the bytes of a file that have arrived, in the coding in which they were sent,
+- `parts/NAME`: the bytes of a file that have arrived, in the content coding of the response,
 - `marks/NAME`: how many of them have been synced to disk, and of which version of the file,
 - `new/NAME`: a file that is about to get its name.
 
-A file gets its name in the folder itself when it is complete. All of these appear by renaming, so
-that a reader finds a whole one or none, whenever the process or the machine stops.
+A complete file gets its name in the folder itself. State, marks and complete files appear by
+renaming, so that each is complete or absent, whenever the process or the machine stops.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class FileCompression(StrEnum):
-    """How files are kept on disk."""
+    """How files are stored on disk."""
 
     KEEP = "keep"
     """As the server sends them, with `.gz` appended if that is gzip."""
@@ -41,7 +41,7 @@ class FileCompression(StrEnum):
     """With `.zst` appended."""
 
     def path(self, plain: Path, coding: str) -> Path:
-        """Return the path of a file that was sent in a coding."""
+        """Return the path of a file that was sent in a content coding."""
         suffix = {
             FileCompression.KEEP: ".gz" if coding == "gzip" else "",
             FileCompression.ZSTD: ".zst",
@@ -49,35 +49,35 @@ class FileCompression(StrEnum):
         return plain.with_name(plain.name + suffix.get(self, ""))
 
     def keeps(self, coding: str) -> bool:
-        """Return whether a file that was sent in a coding is kept byte for byte."""
+        """Return whether a file that was sent in a content coding is stored byte for byte."""
         return self is FileCompression.KEEP or (
             self is FileCompression.NONE and coding == "identity"
         )
 
 
 class ExportState(msgspec.Struct, frozen=True, kw_only=True):
-    """What an export has to know to go on; no header's value except the tenant is kept."""
+    """What is needed to resume an export; of headers, only the tenant's value is stored."""
 
     version: int = 1
     request: ClientRequest
     header_names: tuple[str, ...] = ()
     """Headers that have to be passed again."""
     credentials: Mapping[str, str] = {}
-    """What the credentials are made from; see `Credentials.origin`."""
+    """The source of the credentials; see `Credentials.origin`."""
     compression: FileCompression = FileCompression.NONE
     status_url: str | None = None
     """None until the server has accepted the export."""
 
 
 class PartMark(msgspec.Struct, frozen=True, kw_only=True):
-    """How far one download is."""
+    """The progress of one download."""
 
     etag: str
     coding: str
     synced: int
     """Bytes that survive a power cut."""
     boot: str
-    """The boot of the machine; bytes beyond `synced` are good until the next one."""
+    """The id of the current boot; bytes after `synced` are valid until the next boot."""
 
 
 class ExportFolder:
@@ -91,10 +91,10 @@ class ExportFolder:
     @contextmanager
     def create(cls, path: Path, state: ExportState) -> Iterator["ExportFolder"]:
         """
-        Make a folder for a new export and lock it.
+        Make a folder for a new export and lock it during the context.
 
         Raises:
-            ConfigurationError: There is an export in it, finished or not, or anything else.
+            ConfigurationError: It is not empty, for example because of another export.
             OSError: It cannot be written to.
         """
         folder = cls(path)
@@ -119,10 +119,10 @@ class ExportFolder:
     @contextmanager
     def reopen(cls, path: Path) -> Iterator[tuple["ExportFolder", ExportState]]:
         """
-        Lock the folder of an unfinished export and read its state.
+        Lock the folder of an unfinished export during the context, and read its state.
 
         Raises:
-            ConfigurationError: There is no unfinished export, or another process is at it.
+            ConfigurationError: There is no unfinished export, or another process holds the lock.
         """
         folder = cls(path)
         if not has_state(path):
@@ -137,20 +137,20 @@ class ExportFolder:
         write_atomically(self.state_folder / _STATE, msgspec.json.encode(state))
 
     def part(self, name: str) -> Path:
-        """Return where the bytes of a file are until all have arrived."""
+        """Return the path of a file's bytes until all have arrived."""
         return self.state_folder / "parts" / name
 
     def mark(self, name: str) -> Path:
-        """Return where the progress of a download is kept."""
+        """Return the path of the mark with a download's progress."""
         return self.state_folder / "marks" / name
 
     def new(self, name: str) -> Path:
-        """Return where a file is until it is complete, if it is not kept as it was sent."""
+        """Return the path of a file that is being recompressed, until it is complete."""
         return self.state_folder / "new" / name
 
     def close(self) -> None:
-        """Remove the state: there is nothing to go on with."""
-        # Without this file the rest means nothing, so that a half-removed folder is not resumed.
+        """Remove the state, so that there is nothing to resume."""
+        # Removed first, so that a folder that is removed only in part is not resumed.
         (self.state_folder / _STATE).unlink(missing_ok=True)
         shutil.rmtree(self.state_folder, ignore_errors=True)
 
@@ -171,13 +171,13 @@ class ExportFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold a lock that ends with the process, however it ends."""
+        """Hold a lock, which also ends when the process is killed."""
         with (self.state_folder / "lock").open("wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigurationError(
-                    f"another helios export is at work in {self.path}; wait until it has ended"
+                    f"another helios export is running in {self.path}; wait until it has ended"
                 ) from None
             yield
 
@@ -193,7 +193,7 @@ def is_accepted(path: Path) -> bool:
 
 
 def resume_command(path: Path) -> str:
-    """Return the command that goes on with the export in a folder."""
+    """Return the command that resumes the export in a folder."""
     return f"helios export --resume {shlex.quote(str(path))}"
 
 
@@ -204,7 +204,7 @@ def needs_headers(state: ExportState, headers: Mapping[str, str]) -> list[str]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there completely or not at all, also after a power cut."""
+    """Write a file so that it exists completely or not at all, even after a power cut."""
     # No file of an export has a name that begins with a dot, so this name is free.
     new = path.with_name(f".{path.name}")
     with new.open("wb") as file:
@@ -228,7 +228,7 @@ def publish(new: Path, path: Path) -> None:
 
 
 def boot_id() -> str:
-    """Return what identifies this boot of the machine; empty where nothing does."""
+    """Return the id of this boot of the machine; empty on systems without one."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:

@@ -28,7 +28,7 @@ class ProofMissing(HeliosError):
 
 
 class ProofUnreadable(ProofMissing):
-    """A manifest has a proof that cannot be read, or one for a part of its files."""
+    """A manifest has a proof that cannot be read, or that covers only some of its files."""
 
 
 class Verdict(StrEnum):
@@ -40,16 +40,16 @@ class Verdict(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What the files of one type add up to, and whether it is what the proof says."""
+    """The totals of the files of one type, compared with the proof."""
 
     kind: str
-    """The list of the manifest."""
+    """The list of the manifest: `output`, `deleted`, `error` or `outcome`."""
     type: str
     tally: Tally
     verdict: Verdict
     reason: str = ""
     paths: tuple[Path, ...] = ()
-    """The files that are there."""
+    """The files that exist."""
 
 
 class VerificationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class VerificationReport(msgspec.Struct, frozen=True, kw_only=True):
     transaction_time: str
     findings: tuple[Finding, ...]
     continued: bool
-    """Whether the manifest is a page that is followed by another."""
+    """Whether the manifest is only one page, which links to another."""
 
     @property
     def ok(self) -> bool:
@@ -76,7 +76,7 @@ def verify(manifest: bytes, folder: Path) -> VerificationReport:
     Raises:
         ExportFailed: The manifest cannot be read.
         ProofMissing: It has no proof.
-        ProofUnreadable: It has one of another kind, or for some files only.
+        ProofUnreadable: It has an unknown kind of proof, or one for some files only.
     """
     received = read_manifest(manifest)
     expected = _proof(received)
@@ -103,10 +103,10 @@ def verify(manifest: bytes, folder: Path) -> VerificationReport:
 
 def verify_if_proven(manifest: bytes, folder: Path) -> VerificationReport | None:
     """
-    Return what `verify` does, or None if the manifest has no proof.
+    Return the same as `verify`, or None if the manifest has no proof.
 
     Raises:
-        ProofUnreadable: As `verify`.
+        ProofUnreadable: As in `verify`.
     """
     try:
         return verify(manifest, folder)
@@ -155,7 +155,7 @@ def _compare(expected: Tally | None, tally: Tally, absent: list[str]) -> tuple[V
 
 
 def _type(manifest: ReceivedManifest, kind: str, entry: ManifestEntry) -> str:
-    """Return the type under which the proof counts a file."""
+    """Return the type under which a proof counts a file."""
     if entry.type:
         return entry.type
     types = {"deleted": "Bundle", "error": "OperationOutcome", "outcome": "OperationOutcome"}
@@ -183,7 +183,7 @@ def _proof(manifest: ReceivedManifest) -> Tallies:
 
 
 def _manifest_proof(extension: object) -> Tallies | None:
-    """Return the proof of a whole manifest, or None if it has none."""
+    """Return the proof in the extension of a manifest, or None if it has none."""
     if isinstance(extension, list):
         proofs = [_members(item) for item in extension if item["url"] == KEY]
         if not proofs:
@@ -198,7 +198,7 @@ def _manifest_proof(extension: object) -> Tallies | None:
 
 
 def _sum_of_file_proofs(manifest: ReceivedManifest) -> Tallies:
-    """Return the sum of the proofs of the single files."""
+    """Return the sum of the proofs of single files."""
     if not manifest.entries:
         raise KeyError(KEY)
     return add_up(
@@ -216,7 +216,7 @@ def _file_proof(extension: Any) -> Tally:  # noqa: ANN401  whatever a server sen
 
 
 def _members(extension: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a FHIR Extension's parts by their names."""
+    """Return the values of the nested extensions of a FHIR Extension, by their `url`."""
     return {
         part["url"]: next(value for name, value in part.items() if name.startswith("value"))
         for part in extension["extension"]
@@ -246,7 +246,7 @@ def _tally(path: Path, *, organized: bool) -> Tally:
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
-    """Yield lists of lines without their newlines, with the bytes they take in the file."""
+    """Yield lists of lines without newlines, each with its number of bytes in the file."""
     rest = b""
     while chunk := file.read(CHUNK):
         lines = (rest + chunk).split(b"\n")

@@ -93,22 +93,22 @@ EntryResult: TypeAlias = (
     | CompletedChange
     | HeliosError
 )
-"""What became of an entry: what was read, a change, or the reason why it failed."""
+"""The result of an entry: what was read, a change, or the error with which it failed."""
 
 
 class ResponseBudget:
-    """How much of a response may still be filled."""
+    """The limit of the bytes that a response may have, and how much of it is used."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.full = False
-        """Whether something did not fit; then nothing more is read."""
+        """Whether a result did not fit; then nothing more is read."""
         self.abandoned = asyncio.Event()
-        """Set when the client has disconnected; then nothing more is begun."""
+        """Set when the client has disconnected; then no further entry is performed."""
         self._used = 0
 
     def take(self, size: int) -> bool:
-        """Take bytes out of the budget; return False, and take none, if it has fewer."""
+        """Use `size` bytes of the budget; return False, and use none, if fewer are left."""
         if self._used + size > self.max_bytes:
             self.full = True
             return False
@@ -116,7 +116,7 @@ class ResponseBudget:
         return True
 
     def exceeded(self) -> TooCostly:
-        """Return the error of an entry that does not fit."""
+        """Return the error for an entry whose result does not fit."""
         return TooCostly(
             f"The response would have more than {self.max_bytes} bytes; request this in another "
             "Bundle or on its own, or have HFS_MAX_BUNDLE_RESPONSE_BYTES raised."
@@ -127,8 +127,8 @@ class Bundles:
     """
     Performs what the entries of a batch or a transaction request.
 
-    Results are in the order of the entries. Each is yielded as soon as it is known, so that what a
-    response does not contain need not be kept. They end early if the client disconnects: ten
+    Results are in the order of the entries. Each is yielded as soon as it is known, so that one
+    that the response leaves out need not be kept. They end early if the client disconnects: ten
     thousand searches for nobody would keep the store busy for hours.
     """
 
@@ -139,7 +139,7 @@ class Bundles:
         conditions: Conditions,
         everything: Everything | None = None,
     ) -> None:
-        """Take what performs the entries; without `everything` there are no records."""
+        """Take what performs the entries; without `everything`, `$everything` is not supported."""
         self._provider = provider
         self._changes = changes
         self._conditions = conditions
@@ -148,7 +148,7 @@ class Bundles:
     async def batch(
         self, caller: Caller, entries: Sequence[ParsedEntry], budget: ResponseBudget
     ) -> AsyncGenerator[EntryResult]:
-        """Perform entries one by one, in their order; one that fails concerns no other."""
+        """Perform entries one by one, in their order; one that fails does not affect others."""
         authorize(caller, Interaction.BATCH)
         for index, entry in enumerate(entries):
             if budget.abandoned.is_set():
@@ -160,11 +160,11 @@ class Bundles:
         self, caller: Caller, entries: Sequence[ParsedEntry], budget: ResponseBudget
     ) -> AsyncGenerator[EntryResult]:
         """
-        Make the changes of all entries or of none, then read; what cannot be read fails alone.
+        Make the changes of all entries or of none, then perform the reads, which may fail alone.
 
         Raises:
-            RequestError: A change or a search is at fault; the message names the entry where one
-                entry is.
+            RequestError: A change or a search is invalid; the message names the entry if it is
+                that of one entry.
         """
         authorize(caller, Interaction.TRANSACTION)
         size = sum(map(_size, entries))
@@ -266,7 +266,7 @@ class Bundles:
     def _parse_transaction(
         self, caller: Caller, entries: Sequence[ParsedEntry]
     ) -> tuple[list[InteractionRequest], Transaction]:
-        """Parse entries, and refuse before anything changes what would only fail afterwards."""
+        """Parse entries, and raise before anything changes if one is bound to fail afterwards."""
         requests = list[InteractionRequest]()
         for index, entry in enumerate(entries):
             with naming_entry(index):
@@ -281,7 +281,7 @@ class Bundles:
         return requests, transaction
 
     def _check(self, caller: Caller, request: InteractionRequest) -> None:
-        """Raise what would only fail after the changes of a transaction."""
+        """Raise if a request is bound to fail after the changes of a transaction."""
         match request:
             case ReadRequest() | HistoryRequest() | ParsedSearch() | ChangeRequest():
                 authorize(caller, request.interaction, request.resource_type)
@@ -315,7 +315,7 @@ class Bundles:
 
 
 def _size(entry: ParsedEntry) -> int:
-    """Return what decides how long parsing takes; what reads all types compiles all of them."""
+    """Return the size of an entry for `compute`; one whose search compiles all types is large."""
     path = (entry.url or "").partition("?")[0].rstrip("/")
     reads_all = path.endswith((f"/{ALL_TYPES}", f"/{EVERYTHING}"))
     return entry.size + (LARGE_BYTES if reads_all else 0)
@@ -325,7 +325,7 @@ async def _result_or_error(
     index: int, perform: Callable[[], Awaitable[EntryResult]]
 ) -> EntryResult:
     """Return the result of an entry, or the error that names it."""
-    await asyncio.sleep(0)  # an entry that fails at once lets nobody else have a turn
+    await asyncio.sleep(0)  # an entry that fails at once would not let other tasks run
     try:
         with naming_entry(index):
             return await perform()

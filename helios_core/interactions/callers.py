@@ -16,7 +16,7 @@ from helios_core.storage.permitted_reads import usable
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever makes an admitted request: for which tenant, in which FHIR version, at which URL."""
+    """The client of an admitted request, with its tenant, FHIR version and base URL."""
 
     tenant: str
     fhir_version: FHIRVersion
@@ -25,7 +25,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str = FHIR_JSON
     """The media type of responses; it repeats the FHIR version if the client named one."""
     principal: Principal | None = None
-    """Who it is, as the access token says; None if nobody needs one."""
+    """The client that the access token identifies; None if the server requires no tokens."""
 
 
 class Interaction(StrEnum):
@@ -52,7 +52,7 @@ NEEDS: Final[Mapping[str, str]] = {
     "vread": "r",
     "history-instance": "r",
     "update": "u",
-    # What a patch tests and returns shows what is stored.
+    # The tests and the result of a patch reveal what is stored.
     "patch": "ur",
     "delete": "d",
     "create": "c",
@@ -60,7 +60,7 @@ NEEDS: Final[Mapping[str, str]] = {
     "search-compartment": "s",
     "history-type": "s",
     "operation": "r",
-    # What there is of each type, or in each entry, is decided there.
+    # Decided for each type or for each entry.
     "search-system": "",
     "history-system": "",
     "batch": "",
@@ -73,10 +73,10 @@ def authorize(caller: Caller, interaction: Interaction, resource_type: str | Non
     """
     Raise unless a caller may perform an interaction.
 
-    Every interaction passes through here before it uses the data provider, whether it is a request
-    of its own or an entry of a Bundle; a conditional change passes as the change that it is, and
-    its condition as a search. Scopes decide which types a client may deal with; to which resources
-    of a type a scope is limited, the data provider of the request decides.
+    Every interaction is checked here before it uses the data provider, whether it is a request of
+    its own or an entry of a Bundle. A conditional change is checked as a change, and its condition
+    as a search. This decides by resource type; the data provider of the request enforces scopes
+    that are limited to some resources of a type.
 
     Raises:
         ResourceNotFound: The caller's FHIR version has no such resource type.
@@ -95,7 +95,7 @@ def may(caller: Caller, interaction: Interaction, resource_type: str) -> bool:
 
 
 def _missing(caller: Caller, interaction: Interaction, resource_type: str) -> str:
-    """Return the letters that a caller lacks; a limit that cannot be evaluated grants none."""
+    """Return the letters that a caller lacks; a scope with an unsupported search grants none."""
     if caller.principal is None:
         return ""
     scopes, version = scopes_of(caller.principal.scopes), caller.fhir_version

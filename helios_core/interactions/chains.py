@@ -1,4 +1,4 @@
-"""Chained parameters and `_has`: the searches that a search needs done before its own."""
+"""Chained parameters and `_has`: the searches on which another search depends."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -17,19 +17,19 @@ from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.threads import compute
 
 PAGE_SIZE: Final = 1000
-"""The number of resources read at a time."""
+"""The number of resources that are read at a time."""
 MAX_LOOKUPS: Final = 20
-"""The number of steps of all chains and `_has` in one search: each is a search of its own."""
+"""Maximum number of steps of all chains and `_has` in a search: each is a search of its own."""
 MAX_FOUND: Final = 100_000
-"""The number of resources that one chain or `_has` may match."""
+"""Maximum number of resources that one chain or `_has` may match."""
 
 
 async def resolve_chains(provider: SupportsSearch, caller: Caller, filter_: Filter) -> Filter:
     """
-    Return a filter without open lookups.
+    Return a filter whose lookups have been replaced by the ids that they find.
 
     Raises:
-        Forbidden: The client may not search a type by which it has to be searched.
+        Forbidden: The client may not search a type that a chain or `_has` searches.
         TooCostly: There are more than `MAX_LOOKUPS`, or one matches more than `MAX_FOUND`.
     """
     for lookup in filter_.lookups:
@@ -77,7 +77,7 @@ async def _ids(provider: SupportsSearch, caller: Caller, lookup: Lookup) -> froz
         for stored in page:
             ids.update(lookup.ids_in(stored.content or b""))
 
-    # In this order a store reads many with the least effort, and misses nothing that changes.
+    # In this order a store reads many resources most cheaply, and misses none that changes.
     query = SearchQuery(filter=lookup.filter, order=SortOrder.LAST_UPDATED)
     async with aclosing(search_pages(provider, caller, query)) as pages:
         async for page in pages:

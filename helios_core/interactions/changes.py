@@ -34,9 +34,9 @@ class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True):
     interaction: ChangeInteraction
     resource_type: str
     id: str = ""
-    """The resource to change; empty for a create, and where there are criteria."""
+    """The resource to change; empty for a create and with criteria."""
     criteria: Pairs | None = None
-    """The search that says which resource is meant; None without a condition."""
+    """The search that finds the resource to change; None without a condition."""
     body: bytes = b""
     """The resource to store, not checked yet; empty for a delete and a patch."""
     patch: Patch | None = None
@@ -53,17 +53,17 @@ class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResolvedChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A change whose resource is known."""
+    """A change whose target is known."""
 
     request: ChangeRequest
-    """What was requested; of a patch, the body is what it makes of the resource."""
+    """The request; for a patch, its body is the patched resource."""
     id: str
     version_id: int | None = None
-    """The version that the condition or the patch found there, 0 for none; otherwise None."""
+    """The version that the condition or the patch found, 0 for none; None without either."""
     creates: bool = False
-    """Whether nothing matched the condition."""
+    """Whether nothing matched the condition, so that a resource is created."""
     patched: bytes = b""
-    """What a patch was applied to."""
+    """The resource to which a patch was applied; empty for other changes."""
 
     @property
     def resource_type(self) -> str:
@@ -72,7 +72,7 @@ class ResolvedChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletedChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a change, and the version that is current now."""
+    """The result of a change, and the version that is current now."""
 
     outcome: ChangeResult
     resource_type: str
@@ -103,8 +103,8 @@ class Changes:
         """
         Make one change.
 
-        A conditional create that matches a resource leaves it as it is (UNCHANGED), a conditional
-        delete that matches nothing is done already (ABSENT).
+        A conditional create that matches a resource changes nothing (UNCHANGED), nor does a
+        conditional delete that matches nothing (ABSENT).
 
         Raises:
             ResourceNotFound: There is no such type.
@@ -121,7 +121,7 @@ class Changes:
         if not request.conditional:
             return await self._apply(caller, request)
         if request.interaction is Interaction.CREATE:
-            # It is invalid whatever the criteria match.
+            # An invalid body is an error whatever the criteria match.
             await compute(len(request.body), parse_body, caller, request, str(uuid4()))
         return await self._conditions.retry_on_conflict(
             caller, lambda: self._apply(caller, request)
@@ -139,9 +139,9 @@ class Changes:
         self, caller: Caller, request: ChangeRequest, conditions: Conditions | None = None
     ) -> ResolvedChange | CompletedChange:
         """
-        Find the resource that a change is about; the criteria may leave nothing to do.
+        Find the target of a change, or return its result if the criteria leave nothing to do.
 
-        `conditions` are those on another state than the stored one.
+        `conditions` replace the usual ones, to search another state than the stored one.
 
         Raises:
             InvalidRequest: The criteria are empty or not supported.
@@ -169,7 +169,7 @@ class Changes:
         Write changes in their order, all or none.
 
         Raises:
-            VersionConflict: The version of a resource is not the one that must be current.
+            VersionConflict: The `if_match` of a change is not the current version.
         """
         applied = await self._writer.write(caller.tenant, caller.fhir_version, changes)
         return [_completed(*pair) for pair in zip(changes, applied, strict=True)]
@@ -227,7 +227,7 @@ async def _resolve_patch(
     stored = require_found(stored)
     content = require_content(stored)
     require_same_version(stored.version_id, request.if_match)
-    # Each operation may look at all of the resource.
+    # Each operation of the patch may examine the whole resource.
     patched = await compute(LARGE_BYTES, patch.apply, content, caller.fhir_version)
     return ResolvedChange(
         request=msgspec.structs.replace(request, body=patched),

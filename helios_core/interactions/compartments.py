@@ -1,7 +1,7 @@
 """
-Search-compartment: what is about a patient, an encounter and so on (FHIR R4, http.html#vsearch).
+Search-compartment: resources about a patient, an encounter and so on (FHIR R4, http.html#vsearch).
 
-What is in a compartment is found by the search parameters that the CompartmentDefinition names.
+Resources in a compartment are found by the search parameters that the CompartmentDefinition names.
 """
 
 import re
@@ -34,14 +34,14 @@ from helios_core.storage.data_provider import (
 from helios_core.storage.resource_keys import TypeKey
 
 ALL_TYPES: Final = "*"
-"""What stands in a path for every type of a compartment."""
+"""In a path, every type of a compartment."""
 
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _AFTER: Final = re.compile(r"([A-Za-z]{1,64})\.(.{0,200})", re.ASCII)
 
 
 class Compartment(msgspec.Struct, frozen=True):
-    """A resource, and with it all that is about it."""
+    """The compartment of a resource: that resource, and those about it."""
 
     type: str
     id: str
@@ -70,7 +70,7 @@ class TypesQuery(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """The path of the search, relative to the base URL."""
     parameters: tuple[tuple[str, str], ...]
-    """The parameters that links to pages consist of, without `_after`."""
+    """The parameters of links to pages, without `_after`."""
     filters: tuple[Filter, ...]
     """One for each type, in the order of the pages."""
     count: int
@@ -88,24 +88,26 @@ class TypesPage(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_compartment(caller: Caller, compartment_type: str, resource_id: str) -> Compartment:
     """
-    Return a compartment; whether there is a resource of that id is not looked at.
+    Return a compartment, whether or not there is a resource with that id.
 
     Raises:
-        ResourceNotFound: The FHIR version has no such compartment, or it is no id.
+        ResourceNotFound: The FHIR version has no such compartment, or the id is not one.
     """
     if compartment_type not in load_definitions(caller.fhir_version).compartments:
         raise ResourceNotFound(
             f"{compartment_type[:64]!r} has no compartment in FHIR {caller.fhir_version}."
         )
     if not _ID.fullmatch(resource_id):
-        raise ResourceNotFound("There is no such compartment; its id is not an id.")
+        raise ResourceNotFound(
+            "There is no such compartment; an id has 1 to 64 letters, digits, hyphens and dots."
+        )
     return Compartment(compartment_type, resource_id)
 
 
 def compartment_condition(
     caller: Caller, compartment: Compartment, resource_type: str
 ) -> Condition | None:
-    """Return the condition that a resource is in a compartment, None if none of its type can."""
+    """Return the condition that a resource is in a compartment, None if its type never is."""
     version = caller.fhir_version
     codes = load_definitions(version).compartments[compartment.type].get(resource_type, ())
     pairs = [(f"{code}:{compartment.type}", compartment.id) for code in codes]
@@ -125,7 +127,7 @@ def parse_compartment_search(
     caller: Caller, compartment: Compartment, resource_type: str, pairs: Pairs, *, lenient: bool
 ) -> CompartmentSearch:
     """
-    Parse a search of one type within a compartment, as `parse_search`.
+    Parse a search of one type within a compartment, like `parse_search`.
 
     Raises:
         ResourceNotFound: No resource of the type can be in the compartment.
@@ -148,7 +150,7 @@ def parse_all_types(caller: Caller, compartment: Compartment, pairs: Pairs) -> T
     Parse a search of all types within a compartment.
 
     Raises:
-        InvalidParameter: A value cannot mean anything.
+        InvalidParameter: A value is malformed.
         UnsupportedParameter: A parameter is not one that every type has.
     """
     criteria = [pair for pair in pairs if pair[0] not in ("_count", "_after")]
@@ -156,7 +158,7 @@ def parse_all_types(caller: Caller, compartment: Compartment, pairs: Pairs) -> T
         raise UnsupportedParameter(
             f"_type is not supported here; search one type, as in {compartment.path}/[type]."
         )
-    parse_criteria(caller, "Basic", criteria)  # which has those of every type, and names them
+    parse_criteria(caller, "Basic", criteria)  # it has only the parameters that every type has
     filters = list[Filter]()
     for resource_type in compartment_types(caller, compartment.type):
         condition = compartment_condition(caller, compartment, resource_type)
@@ -187,7 +189,7 @@ async def search_compartment(
 
     Raises:
         InvalidParameter: `_after` does not come from a page of this search.
-        TooCostly: Its chains are too many, or find too much.
+        TooCostly: It has too many chains, or one of them matches too many resources.
     """
     authorize(caller, Interaction.SEARCH_COMPARTMENT, request.search.resource_type)
     return await search_type(provider, caller, request.search, max_bytes=max_bytes)
@@ -211,21 +213,21 @@ async def search_types(
     """
     Return a page of the resources of several types: those that the client may interact with.
 
-    A page ends where it is full, or has as many bytes as a page may.
+    A page ends when it is full or has `PAGE_BYTES` bytes.
 
     Raises:
         InvalidParameter: `after` does not come from a page of this search.
     """
-    place, token = _parse_after(query)
+    first, token = _parse_after(query)
     found, size = list[StoredVersion](), 0
-    for filter_ in query.filters[place:]:
+    for filter_ in query.filters[first:]:
         if not may(caller, interaction, filter_.resource_type):
             continue
         resolved = SearchQuery(filter=await resolve_chains(provider, caller, filter_))
         key = TypeKey.of(caller, filter_.resource_type)
         while True:
             full = len(found) >= query.count or size >= PAGE_BYTES
-            # Whether there is more is asked as well.
+            # A full page still needs to know whether there is a next one.
             count = 1 if full else query.count - len(found)
             bounded = replace(resolved, max_bytes=max(1, PAGE_BYTES - size))
             page = await provider.search(key, bounded, count=count, after=token or None)
@@ -242,7 +244,7 @@ async def search_types(
 
 
 def _parse_after(query: TypesQuery) -> tuple[int, str]:
-    """Return the place of the filter with which a page begins, and the token within its type."""
+    """Return the index of the filter with which a page begins, and the token within its type."""
     if query.after is None:
         return 0, ""
     match = _AFTER.fullmatch(query.after)

@@ -38,7 +38,7 @@ T = TypeVar("T")
 OnMatch: TypeAlias = Callable[[Filter, Sequence[StoredVersion]], Awaitable[None]]
 
 ATTEMPTS: Final = 5
-"""How often a change is attempted before the client gets the conflict with others."""
+"""How often a change is attempted before the client gets the VersionConflict."""
 VERSION_TAG: Final = re.compile(r'(?:W/)?"([1-9]\d{0,17})"')
 
 URL_OF_SEARCH: Final = re.compile(r"(?:https?://[^?#]*/|/)?(?P<type>[A-Za-z]+)?\?", re.IGNORECASE)
@@ -46,19 +46,19 @@ URL_OF_SEARCH: Final = re.compile(r"(?:https?://[^?#]*/|/)?(?P<type>[A-Za-z]+)?\
 
 
 class Vacancy(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to create a resource that does not exist."""
+    """An id under which a resource can be created."""
 
     id: str
     version_id: int
-    """The version of the deletion there, 0 if there never was a resource."""
+    """The version of the deletion under this id, 0 if it was never used."""
 
 
 class Conditions:
     """
-    Finds the resource that a conditional change is about.
+    Finds the target of a conditional change.
 
-    Of changes on the same condition at the same time, in any number of processes, one succeeds
-    and the others see what it did: a resource that is created gets an id derived from the
+    If several changes have the same condition at the same time, in any number of processes, one
+    succeeds and the others see its result: a resource that is created gets an id derived from the
     condition, and is stored only if that id is still vacant.
     """
 
@@ -73,11 +73,12 @@ class Conditions:
         on_match: OnMatch | None = None,
     ) -> None:
         """
-        Search `searched` and read what clients are to see from `readable`, else the provider.
+        Search `searched`, and read what clients may see from `readable`, or else `provider`.
 
-        The provider itself shows whatever a client may change, so that changes find what is there,
-        and `stored` everything, so that no derived id is taken by what nobody shows the client.
-        `on_match` is told what each condition matches, or two or more of that, and may raise.
+        `provider` itself shows whatever a client may change, so that changes find what is stored,
+        and `stored` everything, so that an id that follows from a condition is really vacant.
+        `on_match` is called with the filter and the matches of each condition, which may be cut
+        off after two; it may raise.
         """
         self._provider = provider
         self._readable = readable or provider
@@ -88,7 +89,7 @@ class Conditions:
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
 
     def over(self, searched: SupportsSearch, on_match: OnMatch) -> "Conditions":
-        """Return the same conditions on another state of the resources."""
+        """Return conditions that search another state of the resources."""
         return Conditions(
             self._provider,
             secret=self._secret,
@@ -100,13 +101,13 @@ class Conditions:
 
     async def retry_on_conflict(self, caller: Caller, change: Callable[[], Awaitable[T]]) -> T:
         """
-        Resolve a condition and make its change, again if another process came in between.
+        Call `change`, which resolves a condition, again if another process changed the match.
 
         Raises:
-            VersionConflict: That happened at every attempt, or the client named another version
-                than the current one.
+            VersionConflict: Every attempt had a conflict, or the client's If-Match is not the
+                current version.
         """
-        # Changes of this process wait for each other, which saves them further attempts.
+        # Changes of one process take turns, which avoids conflicts among them.
         async with self._locks.setdefault(caller.tenant, asyncio.Lock()):
             for _ in range(ATTEMPTS - 1):
                 with suppress(VersionConflict):
@@ -146,11 +147,11 @@ class Conditions:
 
     async def compile(self, caller: Caller, resource_type: str, criteria: Pairs) -> Filter:
         """
-        Return the filter of a condition, without open lookups.
+        Return the filter of a condition, its lookups resolved.
 
         Raises:
             InvalidRequest: There are no criteria, or one of them is not supported.
-        Forbidden: The client may not search the type.
+            Forbidden: The client may not search the type.
         """
         pairs = [pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS]
         if not pairs:
@@ -172,8 +173,8 @@ class Conditions:
             InvalidRequest: There are no criteria, or one of them is not supported.
             MultipleMatches: More than one resource matches.
         """
-        # In this order: a resource created after the vacancy was read is seen by the search, and
-        # one created after the search has taken the version that the vacancy promises.
+        # In this order, the search sees a resource that is created after the vacancy was read, and
+        # one that is created after the search makes the vacancy's version a conflict.
         vacancy = await self._vacancy(caller, resource_type, criteria)
         return await self.match(caller, resource_type, criteria) or vacancy
 
@@ -181,9 +182,10 @@ class Conditions:
         self, caller: Caller, resource_type: str, criteria: Pairs, body: bytes
     ) -> StoredVersion | Vacancy:
         """
-        Return the one resource that matches, or else where a conditional update creates it.
+        Return the one resource that matches, or else where a conditional update creates one.
 
-        That is the body's own id, or a new one.
+        It is created under the id in the body or, without one, under an id derived from the
+        criteria.
 
         Raises:
             InvalidRequest: There are no criteria, or one of them is not supported.
@@ -207,18 +209,18 @@ class Conditions:
     async def get(
         self, caller: Caller, resource_type: str, resource_id: str
     ) -> StoredVersion | None:
-        """Return the stored version of a resource, None if there never was one."""
+        """Return the current version of a resource, None if there never was one."""
         return await self._provider.get(TypeKey.of(caller, resource_type).resource(resource_id))
 
     async def read(
         self, caller: Caller, resource_type: str, resource_id: str
     ) -> StoredVersion | None:
-        """Return the stored version of a resource that the client may see, None without one."""
+        """Return the current version of a resource if the client may see it, else None."""
         return await self._readable.get(TypeKey.of(caller, resource_type).resource(resource_id))
 
     async def require_vacant(self, caller: Caller, resource_type: str, resource_id: str) -> int:
         """
-        Return the version of the deletion that an id has, 0 if it was never used.
+        Return the version of the deletion under an id, 0 if the id was never used.
 
         Raises:
             VersionConflict: There is a resource with that id.
@@ -231,7 +233,7 @@ class Conditions:
         return stored.version_id if stored else 0
 
     async def _vacancy(self, caller: Caller, resource_type: str, criteria: Pairs) -> Vacancy:
-        """Return the first of a condition's ids that no live resource has."""
+        """Return the first of a condition's derived ids that no live resource has."""
         pairs = sorted(pair for pair in criteria if pair[0] not in PRESENTATION_PARAMETERS)
         key = TypeKey.of(caller, resource_type)
         number = 0
@@ -245,7 +247,7 @@ class Conditions:
             number += 1
 
     def _derived_id(self, condition: object) -> str:
-        """Return an id from which nobody without the secret learns what was searched for."""
+        """Return an id that reveals nothing of the condition to anybody without the secret."""
         digest = blake2b(
             msgspec.json.encode(condition), digest_size=16, key=self._secret.encode()[:64]
         )

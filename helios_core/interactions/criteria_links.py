@@ -1,4 +1,4 @@
-"""Links in search criteria: what a Bundle's temporary links mean in them."""
+"""Links in search criteria: the temporary links of a Bundle, and their real references."""
 
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.links import Links, rewrite_search_value
@@ -12,7 +12,7 @@ def rewrite_criteria(
     caller: Caller, resource_type: str, criteria: Pairs, links: Links
 ) -> tuple[list[tuple[str, str]], set[str]]:
     """
-    Return criteria with real references, and the temporary ones that `links` does not resolve.
+    Return criteria with real references, and the temporary links that `links` does not resolve.
 
     Only parameters of type reference and uri contain links: an identifier can have a `urn:oid:`
     as its system, or a `urn:uuid:` as its value.
@@ -29,7 +29,7 @@ def rewrite_criteria(
 
 
 def _link_types(version: FHIRVersion, resource_type: str, name: str) -> set[str]:
-    """Return of which of the types reference and uri a parameter is, at the end of its chain."""
+    """Return which of the types reference and uri the parameter at the end of a chain can have."""
     if name.startswith("_has:") and name.count(":") >= 3:  # noqa: PLR2004
         _, searched, _, rest = name.split(":", 3)
         return _link_types(version, searched, rest)

@@ -49,7 +49,7 @@ CHANGES: Final[Mapping[str, ChangeInteraction]] = {
     "DELETE": Interaction.DELETE,
 }
 READS: Final = frozenset({"GET", "HEAD"})
-UNREADABLE: Final = (
+_URLS_OF_READS: Final = (
     "the URL of a GET is [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], "
     "[type]?[search], [type]/_history, _history, [compartment]/[id]/[type]?[search], "
     "Patient/[id]/$everything or metadata."
@@ -64,7 +64,7 @@ class ReadRequest(msgspec.Struct, frozen=True, kw_only=True):
     version_id: str | None = None
     """None for the current version."""
     elements: frozenset[str] | None = None
-    """The root elements to return beside the mandatory ones; None for all."""
+    """The root elements to return besides the mandatory ones; None for all."""
 
     @property
     def interaction(self) -> Interaction:
@@ -105,14 +105,14 @@ Retrieval: TypeAlias = (
     | TypesQuery
     | EverythingRequest
 )
-"""What an entry requests that changes nothing."""
+"""A request of an entry that changes nothing."""
 
 InteractionRequest: TypeAlias = Retrieval | ChangeRequest
 
 
 @contextmanager
 def naming_entry(index: int) -> Iterator[None]:
-    """Make a client's error say which entry is at fault; entries count from 0."""
+    """Prefix a client's error with the index of its entry, from 0."""
     try:
         yield
     except RequestError as error:
@@ -124,7 +124,7 @@ def parse_entry(caller: Caller, entry: ParsedEntry) -> InteractionRequest:
     Parse the request of an entry.
 
     Raises:
-        InvalidRequest: Its URL is not what its method needs, or a value is malformed.
+        InvalidRequest: Its URL does not suit its method, or a value is malformed.
         UnsupportedParameter: It has a condition or a search parameter that is not supported.
         InvalidResource: It is a PATCH without a valid patch.
         ResourceNotFound: There is no such type.
@@ -141,8 +141,8 @@ def parse_entry(caller: Caller, entry: ParsedEntry) -> InteractionRequest:
     if method == "POST" and segments[2:] == [EVERYTHING]:
         pairs = parse_pairs(query, "the query of the URL") + parameter_pairs(entry.resource or b"")
         resource_type = require_type(segments[0], caller.fhir_version)
-        one = ReadRequest(resource_type=resource_type, id=segments[1])
-        return _parse_everything(caller, one, pairs)
+        read = ReadRequest(resource_type=resource_type, id=segments[1])
+        return _parse_everything(caller, read, pairs)
     if entry.if_none_exist is not None:
         mark, query = "?", entry.if_none_exist
     length = 1 if mark or method == "POST" else 2
@@ -199,41 +199,41 @@ def _parse_read(caller: Caller, segments: list[str], query: str) -> Retrieval:
             return _parse_read_of_one(
                 caller, ReadRequest(resource_type=resource_type, id=resource_id), rest, pairs
             )
-    raise InvalidRequest(UNREADABLE)
+    raise InvalidRequest(_URLS_OF_READS)
 
 
 def _parse_read_of_one(
-    caller: Caller, one: ReadRequest, rest: list[str], pairs: Pairs
+    caller: Caller, read: ReadRequest, rest: list[str], pairs: Pairs
 ) -> Retrieval:
-    """Parse what is read of one resource: its versions, or what is about it."""
+    """Parse a read below one resource: of its versions, or of its compartment."""
     match rest:
         case ["_history"]:
             _check_names(pairs, INSTANCE_HISTORY_PARAMETERS)
             return HistoryRequest(
-                resource_type=one.resource_type, id=one.id, query=parse_history(pairs)
+                resource_type=read.resource_type, id=read.id, query=parse_history(pairs)
             )
         case ["_history", version_id]:
-            elements = _subset(caller, one.resource_type, pairs)
-            return msgspec.structs.replace(one, version_id=version_id, elements=elements)
+            elements = _subset(caller, read.resource_type, pairs)
+            return msgspec.structs.replace(read, version_id=version_id, elements=elements)
         case [name] if name == EVERYTHING:
-            return _parse_everything(caller, one, pairs)
+            return _parse_everything(caller, read, pairs)
         case [name] if not name.startswith(("$", "_")):
-            return _parse_compartment(caller, one, name, pairs)
-    raise InvalidRequest(UNREADABLE)
+            return _parse_compartment(caller, read, name, pairs)
+    raise InvalidRequest(_URLS_OF_READS)
 
 
-def _parse_everything(caller: Caller, one: ReadRequest, pairs: Pairs) -> EverythingRequest:
-    if one.resource_type != PATIENT:
+def _parse_everything(caller: Caller, read: ReadRequest, pairs: Pairs) -> EverythingRequest:
+    if read.resource_type != PATIENT:
         raise InvalidRequest(f"{EVERYTHING} is supported for a {PATIENT}.")
-    return parse_everything(caller, one.id, _selecting(pairs))
+    return parse_everything(caller, read.id, _with_effect(pairs))
 
 
 def _parse_compartment(
-    caller: Caller, one: ReadRequest, searched: str, pairs: Pairs
+    caller: Caller, read: ReadRequest, searched: str, pairs: Pairs
 ) -> CompartmentSearch | TypesQuery:
-    compartment = parse_compartment(caller, one.resource_type, one.id)
+    compartment = parse_compartment(caller, read.resource_type, read.id)
     if searched == ALL_TYPES:
-        return parse_all_types(caller, compartment, _selecting(pairs))
+        return parse_all_types(caller, compartment, _with_effect(pairs))
     resource_type = require_type(searched, caller.fhir_version)
     return parse_compartment_search(caller, compartment, resource_type, pairs, lenient=False)
 
@@ -243,7 +243,7 @@ def _subset(caller: Caller, resource_type: str, pairs: Pairs) -> frozenset[str] 
     return parse_subset(caller.fhir_version, resource_type, pairs)
 
 
-def _selecting(pairs: Pairs) -> Pairs:
+def _with_effect(pairs: Pairs) -> Pairs:
     return [pair for pair in pairs if not has_no_effect(pair[0])]
 
 

@@ -1,8 +1,9 @@
 """
 Patient/[id]/$everything: the record of a patient (FHIR R4, patient-operation-everything.html).
 
-It is what is in the patient's compartment, and what that refers to. Of resources that several
-patients share it shows what an export for this patient would, see `subject_paths`.
+A record has the resources in the patient's compartment, and resources to which these refer. A
+resource that several patients share is in it only if an export for this patient would show it, see
+`subject_paths`.
 """
 
 import re
@@ -57,30 +58,31 @@ EVERYTHING: Final = "$everything"
 EVERYTHING_PARAMETERS: Final = ("_since", "_type", "_count", "start", "end", "_after")
 PATIENT: Final = "Patient"
 GROUP: Final = "Group"
-"""Never shown: it would tell who else is in it."""
+"""Never shown: it would reveal its other members."""
 BINARY: Final = "Binary"
 IDS_PER_QUERY: Final = 200
 
 _VALUE: Final = re.compile(r"value[A-Z][A-Za-z0-9]{1,30}")
 _NOT_CARE: Final = frozenset({"_lastUpdated", "birthdate", "death-date"})
-"""Search parameters of type date that say nothing of when care took place."""
+"""Search parameters of type date that do not say when care took place."""
 _PARAMETERS: Final = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 class RecordSelection(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a record is requested."""
+    """The part of a record that is requested."""
 
     types: frozenset[str] | None = None
-    """The only types, None for all."""
+    """Only resources of these types; None for all."""
     since: str | None = None
-    """Only resources that changed after this instant."""
+    """Only resources that changed after this instant; None for all."""
     start: str | None = None
+    """The first date of care, inclusive, as sent."""
     end: str | None = None
-    """The first and the last date of care, as sent."""
+    """The last date of care, inclusive, as sent."""
 
 
 class EverythingRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of the record of a patient."""
+    """A request for one page of the record of a patient."""
 
     patient: Compartment
     query: TypesQuery
@@ -88,7 +90,7 @@ class EverythingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EverythingPage(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of the record of a patient, and what it refers to."""
+    """One page of the record of a patient, with the resources to which it refers."""
 
     request: EverythingRequest
     page: TypesPage
@@ -98,17 +100,17 @@ class EverythingPage(msgspec.Struct, frozen=True, kw_only=True):
 
 def parameter_pairs(body: bytes) -> list[tuple[str, str]]:
     """
-    Return the names and values of a Parameters resource; none of an empty body.
+    Return the names and values of a Parameters resource; an empty body has none.
 
     Raises:
-        InvalidResource: It is no Parameters resource.
-        InvalidParameter: A parameter has no name, or not one value that is a text or a number.
+        InvalidResource: The body is not a Parameters resource.
+        InvalidParameter: A parameter has no name, or not exactly one string or integer.
     """
     if not body.strip():
         return []
     members = object_members(compact_json(body))
     if bytes(members.get("resourceType", b"")) != b'"Parameters"':
-        raise InvalidResource("the body is no Parameters resource")
+        raise InvalidResource("the body is not a Parameters resource")
     try:
         parameters = _PARAMETERS.decode(members.get("parameter", b"[]"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -164,10 +166,10 @@ def parse_everything(caller: Caller, patient_id: str, pairs: Pairs) -> Everythin
 
 def _parse_types(caller: Caller, pairs: Pairs) -> frozenset[str] | None:
     values = [value for name, value in pairs if name == "_type"]
-    types = [each.strip() for value in values for each in value.split(",")]
+    types = [name.strip() for value in values for name in value.split(",")]
     if unknown := [name for name in types if name not in _types(caller)]:
         raise InvalidParameter(
-            f"_type: {unknown[0][:64]!r} is no resource type of FHIR {caller.fhir_version}."
+            f"_type: {unknown[0][:64]!r} is not a resource type of FHIR {caller.fhir_version}."
         )
     return frozenset(types) if types else None
 
@@ -197,14 +199,16 @@ def _parse_date(pairs: Pairs, name: str) -> str | None:
 def _filter(
     caller: Caller, patient: Compartment, resource_type: str, selection: RecordSelection
 ) -> Filter:
-    """Return what selects the resources of a type that are in a patient's record."""
+    """Return the filter of the resources of a type that are in a patient's record."""
     if resource_type == PATIENT:
         conditions = [_condition(caller, PATIENT, [("_id", patient.id)])]
     else:
-        member = compartment_condition(caller, patient, resource_type)
-        shared = _only_about(caller, patient, resource_type)
-        cared = _within_period(caller, resource_type, selection)
-        conditions = [each for each in (member, shared, cared) if each is not None]
+        applicable = (
+            compartment_condition(caller, patient, resource_type),
+            _only_about(caller, patient, resource_type),
+            _within_period(caller, resource_type, selection),
+        )
+        conditions = [condition for condition in applicable if condition is not None]
     if selection.since is not None:
         conditions.append(_condition(caller, resource_type, _changed_after(selection)))
     return make_filter(resource_type, all_conditions(conditions))
@@ -220,7 +224,7 @@ def _changed_after(selection: RecordSelection) -> list[tuple[str, str]]:
 
 
 def _only_about(caller: Caller, patient: Compartment, resource_type: str) -> Condition | None:
-    """Return the condition that a resource with several subjects has no other patient."""
+    """Return the condition that no subject of a resource is another patient."""
     paths = subject_paths(caller.fhir_version, resource_type)
     if not paths:
         return None
@@ -233,7 +237,7 @@ def _only_about(caller: Caller, patient: Compartment, resource_type: str) -> Con
 def _within_period(
     caller: Caller, resource_type: str, selection: RecordSelection
 ) -> Condition | None:
-    """Return the condition that care took place within a period, or that no date says when."""
+    """Return the condition that care took place within the period, or has no date."""
     sent = (("ge", selection.start), ("le", selection.end))
     bounds = [f"{sign}{text}" for sign, text in sent if text is not None]
     codes = [
@@ -258,7 +262,7 @@ class Everything:
     def __init__(
         self, provider: DataProvider, searched: SupportsSearch, referenced_types: Collection[str]
     ) -> None:
-        """Search `searched`; `referenced_types` are those of what a record refers to."""
+        """Search `searched`; `referenced_types` are included if a record refers to them."""
         self._provider = provider
         self._searched = searched
         self._referenced_types = frozenset({*referenced_types, BINARY})
@@ -292,30 +296,30 @@ class Everything:
     async def _included(
         self, caller: Caller, request: EverythingRequest, page: TypesPage, types: frozenset[str]
     ) -> tuple[list[StoredVersion], bool]:
-        """Return what the matches refer to, and whether some of it was left out."""
+        """Return the resources to which the matches refer, and whether some were left out."""
         size = sum(len(match.content or b"") for match in page.matches)
         ids = await compute(size, _referenced_ids, caller, page.matches, types)
-        included, taken = list[StoredVersion](), 0
+        included, included_bytes = list[StoredVersion](), 0
         for resource_type, type_ids in ids.items():
-            found = self._fetch(caller, resource_type, type_ids, request.selection)
-            async with aclosing(found) as resources:
+            referenced = self._fetch(caller, resource_type, type_ids, request.selection)
+            async with aclosing(referenced) as resources:
                 async for stored in resources:
                     if resource_type == BINARY:
                         size = len(stored.content or b"")
                         if await compute(size, _is_of_another, caller, stored, request.patient):
                             continue
-                    if len(included) == MAX_INCLUDED or taken >= PAGE_BYTES:
+                    if len(included) == MAX_INCLUDED or included_bytes >= PAGE_BYTES:
                         return included, True
                     included.append(stored)
-                    taken += len(stored.content or b"")
+                    included_bytes += len(stored.content or b"")
         return included, False
 
     async def _fetch(
         self, caller: Caller, resource_type: str, ids: Collection[str], selection: RecordSelection
     ) -> AsyncGenerator[StoredVersion]:
         remaining = iter(ids)
-        while some := list(islice(remaining, IDS_PER_QUERY)):
-            pairs = [("_id", ",".join(some)), *_changed_after(selection)]
+        while batch := list(islice(remaining, IDS_PER_QUERY)):
+            pairs = [("_id", ",".join(batch)), *_changed_after(selection)]
             query = SearchQuery(
                 filter=make_filter(resource_type, _condition(caller, resource_type, pairs))
             )
@@ -327,19 +331,19 @@ class Everything:
 def _referenced_ids(
     caller: Caller, matches: Sequence[StoredVersion], types: frozenset[str]
 ) -> dict[str, dict[str, None]]:
-    """Return the ids that resources refer to on this server, by type, each once."""
+    """Return the ids of this server to which resources refer, by type, each once."""
     ids: dict[str, dict[str, None]] = {name: {} for name in sorted(types)}
     for match in matches:
         for key, text in _links(decode_links(match.content or b"{}")):
             target = split_reference(text, (caller.base,))
-            # Only an attachment refers to something by a url.
+            # Only an attachment refers to a resource, a Binary, by its `url`.
             if target and target[0] in ids and (key == "reference" or target[0] == BINARY):
                 ids[target[0]][target[1]] = None
     return ids
 
 
 def _links(resource: object) -> Iterator[tuple[str, str]]:
-    """Yield the names and texts of what may be a link, in no particular order."""
+    """Yield the names and values of elements that may be links, in no particular order."""
     waiting = [resource]
     while waiting:
         node = waiting.pop()
@@ -355,7 +359,7 @@ def _links(resource: object) -> Iterator[tuple[str, str]]:
 
 
 def _is_of_another(caller: Caller, stored: StoredVersion, patient: Compartment) -> bool:
-    """Return whether a Binary says that it is another patient's."""
+    """Return whether the `securityContext` of a Binary is another patient."""
     context = decode_links(stored.content or b"{}").get("securityContext")
     text = context.get("reference") if isinstance(context, dict) else None
     target = split_reference(text, (caller.base,)) if isinstance(text, str) else None

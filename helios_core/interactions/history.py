@@ -1,8 +1,9 @@
 """
 History: the versions of a resource, of a type or of everything (FHIR R4, http.html#history).
 
-The pages of a resource go by its version numbers. Those of a type go by instants: the first page
-settles one, up to which nothing is written any more, and the others follow it.
+Pages of a resource's history are delimited by version numbers. Those of a type are delimited by
+instants: the first page takes a settled instant, up to which nothing more can be written, and the
+other pages list the versions up to it.
 """
 
 import re
@@ -32,35 +33,35 @@ from helios_core.storage.resource_keys import ResourceKey, TypeKey
 PERIOD_PARAMETERS: Final = ("_since", "_at")
 INSTANCE_HISTORY_PARAMETERS: Final = ("_count", *PERIOD_PARAMETERS, "_before")
 HISTORY_PARAMETERS: Final = ("_count", *PERIOD_PARAMETERS, "_after")
-"""Those of a type and of the system."""
+"""The parameters of the history of a type and of the system."""
 
 VERSIONS_AT_FIRST: Final = 8
 VERSIONS_AT_ONCE: Final = 50
 BYTES_AT_ONCE: Final = 4 * 1024 * 1024
-"""How much is read of one resource together, if its versions are about equally large."""
+"""About how many bytes of versions are read at once, if versions are about equally large."""
 
 _AFTER: Final = re.compile(r"(-?[0-9]{1,18})\.(.{1,100})", re.ASCII)
 
 
 class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which page of a history is requested."""
+    """A request for one page of a history."""
 
     count: int
     """The number of versions on a page."""
     parameters: tuple[tuple[str, str], ...] = ()
-    """The parameters that links to pages consist of, without that of the page itself."""
+    """The parameters of links to pages, without the one that selects the page."""
     page: tuple[str, str] | None = None
-    """The parameter that led to this page, and its value; None on the first one."""
+    """The parameter that selects this page, and its value; None for the first page."""
     since: datetime | None = None
-    """Only versions that became current at or after it."""
+    """Only versions that became current at or after this instant."""
     at: tuple[datetime, datetime] | None = None
     """Only versions that were current at some time between these instants, both inclusive."""
     before: int | None = None
-    """Only versions below this one; None starts with the newest."""
+    """Only versions with a lower number; None starts with the newest."""
     settled: datetime | None = None
-    """The instant that the first page settled; None on the first page."""
+    """The settled instant that the first page took; None for the first page."""
     after: str | None = None
-    """Where a page of a type begins: the data provider's token."""
+    """Where a page of a type's history begins: the data provider's token."""
 
 
 class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,14 +70,14 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
     versions: Sequence[StoredVersion]
     """Newest first, deletions included."""
     next: tuple[str, str] | None
-    """The parameter that leads to the next page, and its value; None on the last one."""
+    """The parameter that selects the next page, and its value; None on the last page."""
     complete_to: datetime | None = None
-    """Of a type: every version up to this instant is on this page or a later one."""
+    """The instant up to which the history of a type is complete; None for one resource."""
 
 
 def parse_history(pairs: Pairs) -> HistoryQuery:
     """
-    Parse the parameters of a history; other ones are not looked at.
+    Parse the parameters of a history; others are ignored.
 
     Raises:
         InvalidParameter: One of them is malformed, or occurs more than once.
@@ -153,7 +154,7 @@ async def history_instance(
 async def _versions(
     provider: SupportsHistory, key: ResourceKey, query: HistoryQuery
 ) -> AsyncGenerator[StoredVersion]:
-    """Yield the versions of a resource that a query asks for, newest first."""
+    """Yield the versions of a resource that a query requests, newest first."""
     before, count = query.before, min(query.count + 1, VERSIONS_AT_FIRST)
     while True:
         versions = await provider.history(key, count=count, before=before)
@@ -163,7 +164,7 @@ async def _versions(
             if query.at is None or _was_current(stored, query.at):
                 yield stored
             if query.at is not None and stored.last_updated <= query.at[0]:
-                return  # it had ended all earlier ones by then
+                return  # all earlier versions had ended by then
         if len(versions) < count:
             return
         before = versions[-1].version_id
@@ -173,9 +174,10 @@ async def _versions(
 
 def _was_current(stored: StoredVersion, at: tuple[datetime, datetime]) -> bool:
     """
-    Return whether a version was current within a period, if no later one was at its beginning.
+    Return whether a version was current within a period.
 
-    A deletion was so at its own instant alone.
+    The caller has made sure that no later version was current at the start of the period. A
+    deletion counts as current at its own instant only.
     """
     first, last = at
     began = stored.last_updated
@@ -222,7 +224,7 @@ async def _history(
         types=types,
         until=min(settled, last),
         since=query.since,
-        # What is current at the settled instant may end before a later one.
+        # A version that is current at the settled instant may end before `first`.
         current_from=None if first is None else min(settled, first),
     )
     page = await provider.versions(versions, count=query.count, after=query.after)

@@ -27,11 +27,11 @@ from helios_core.storage.data_provider import SearchQuery, StoredVersion, Suppor
 from helios_core.storage.threads import compute
 
 MAX_INCLUDED: Final = 1000
-"""The number of resources that one page may include."""
+"""Maximum number of resources that one page includes."""
 MAX_ROUNDS: Final = 10
-"""How often `:iterate` is applied to what it found itself."""
+"""How often `:iterate` is applied to resources that it has included itself."""
 MAX_SEARCHES: Final = 500
-"""The number of searches that one page may make for what it includes."""
+"""Maximum number of searches for the resources that one page includes."""
 IDS_PER_QUERY: Final = 200
 ITERATING: Final = frozenset({"iterate", "recurse"})
 """The modifier that repeats an include, and its name before R4."""
@@ -48,12 +48,12 @@ class Include(msgspec.Struct, frozen=True, kw_only=True):
     target: str | None
     """The type referred to; None stands for any."""
     reverse: bool
-    """Whether it includes what refers to the matches, not what the matches refer to."""
+    """Whether it includes resources that refer to the matches (`_revinclude`)."""
     iterate: bool
     """Whether it is applied to included resources as well."""
 
     def parameters(self, version: FHIRVersion, source: str) -> Sequence[CompiledParameter]:
-        """Return the parameters of a type whose references it follows."""
+        """Return the parameters of a type whose references the include follows."""
         if self.source not in (None, source):
             return ()
         if self.code is not None:
@@ -65,7 +65,7 @@ class Include(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def targets(self, version: FHIRVersion, parameter: CompiledParameter) -> frozenset[str]:
-        """Return the types that a parameter's references lead to."""
+        """Return the types to which the include follows a parameter's references."""
         types = frozenset(reference_types(version, parameter))
         return types if self.target is None else types & {self.target}
 
@@ -74,10 +74,10 @@ def parse_include(version: FHIRVersion, searched: str, name: str, value: str) ->
     """
     Parse the value of `_include` or `_revinclude`, which may have the modifier `:iterate`.
 
-    It is `*`, `Type:*`, `Type:parameter` or `Type:parameter:TargetType`.
+    The value is `*`, `Type:*`, `Type:parameter` or `Type:parameter:TargetType`.
 
     Raises:
-        InvalidParameter: The value is not of that form, or names no type.
+        InvalidParameter: The value does not have that form.
         UnsupportedParameter: There is no such reference from or to the searched type.
     """
     spelling, _, modifier = name.partition(":")
@@ -102,7 +102,7 @@ def parse_include(version: FHIRVersion, searched: str, name: str, value: str) ->
         iterate=iterate,
     )
     parameters = include.parameters(version, source)
-    targets = frozenset[str]().union(*(include.targets(version, each) for each in parameters))
+    targets = frozenset[str]().union(*(include.targets(version, p) for p in parameters))
     if not targets or (reverse and not iterate and searched not in targets):
         raise UnsupportedParameter(
             f"{name}: {source} has no such reference to "
@@ -122,24 +122,24 @@ async def find_included(
     """
     Return the resources to include with matches, each once, and whether some were left out.
 
-    They are left out beyond `MAX_INCLUDED` resources or `max_bytes` bytes, `MAX_ROUNDS` rounds of
-    `:iterate`, and `MAX_SEARCHES` searches.
-    What the client may not read is not included, as if it were not there.
+    Resources are left out beyond `MAX_INCLUDED` resources, `max_bytes` bytes, `MAX_ROUNDS` rounds
+    of `:iterate`, or `MAX_SEARCHES` searches. Resources that the client may not read are not
+    included, as if they did not exist.
     """
-    finding = _Finding(provider, caller, matches, max_bytes=max_bytes)
+    gathered = _Included(provider, caller, matches, max_bytes=max_bytes)
     rounds, sources = 0, matches
     while includes and sources:
         if rounds > MAX_ROUNDS:
-            finding.truncated = True
+            gathered.truncated = True
             break
-        sources = await finding.find(includes, sources)
+        sources = await gathered.find(includes, sources)
         includes = [include for include in includes if include.iterate]
         rounds += 1
-    return finding.included, finding.truncated
+    return gathered.included, gathered.truncated
 
 
-class _Finding:
-    """What a page includes so far."""
+class _Included:
+    """The resources that a page includes, gathered search by search."""
 
     def __init__(
         self,
@@ -154,17 +154,17 @@ class _Finding:
         self._provider = provider
         self._caller = caller
         self._seen = {_type_and_id(match) for match in matches}
-        self._room = max_bytes
+        self._bytes_left = max_bytes
         self._searches = 0
 
     async def find(
         self, includes: Sequence[Include], sources: Sequence[StoredVersion]
     ) -> Sequence[StoredVersion]:
-        """Include what belongs to some resources, and return what was not there before."""
+        """Include what belongs to `sources`, and return the resources that this has added."""
         start = len(self.included)
         for include in includes:
-            queries = self._references_to if include.reverse else self._references_of
-            async with aclosing(queries(include, sources)) as filters:
+            filters_for = self._references_to if include.reverse else self._references_of
+            async with aclosing(filters_for(include, sources)) as filters:
                 async for filter_ in filters:
                     await self._include(filter_)
                     if self.truncated:
@@ -184,35 +184,35 @@ class _Finding:
                 if _type_and_id(stored) in self._seen:
                     continue
                 size = len(stored.content or b"")
-                if len(self.included) == MAX_INCLUDED or size > self._room:
+                if len(self.included) == MAX_INCLUDED or size > self._bytes_left:
                     self.truncated = True
                     return
-                self._room -= size
+                self._bytes_left -= size
                 self._seen.add(_type_and_id(stored))
                 self.included.append(stored)
 
     async def _references_of(
         self, include: Include, sources: Sequence[StoredVersion]
     ) -> AsyncGenerator[Filter]:
-        """Yield the filters of what some resources refer to."""
+        """Yield filters of the resources to which `sources` refer."""
         size = sum(len(stored.content or b"") for stored in sources)
         targets = await compute(size, _targets, self._caller, include, sources)
         for resource_type, ids in targets.items():
-            new = [each for each in ids if (resource_type, each) not in self._seen]
+            new = [id_ for id_ in ids if (resource_type, id_) not in self._seen]
             for batch in _batches(new):
                 yield self._filter(resource_type, ["_id"], batch)
 
     async def _references_to(
         self, include: Include, sources: Sequence[StoredVersion]
     ) -> AsyncGenerator[Filter]:
-        """Yield the filters of what refers to some resources."""
+        """Yield filters of the resources that refer to `sources`."""
         version = self._caller.fhir_version
         by_type = defaultdict[str, list[str]](list)
         for stored in sources:
             by_type[stored.resource_type].append(f"{stored.resource_type}/{stored.id}")
         types = sorted(load_definitions(version).types) if include.source is None else ()
         for source in types or (include.source or "",):
-            await asyncio.sleep(0)  # the parameters of a type take milliseconds to be compiled
+            await asyncio.sleep(0)  # compiling the parameters of a type takes milliseconds
             parameters = include.parameters(version, source)
             for target, references in by_type.items():
                 codes = [p.code for p in parameters if target in include.targets(version, p)]
@@ -233,7 +233,7 @@ class _Finding:
 def _targets(
     caller: Caller, include: Include, sources: Sequence[StoredVersion]
 ) -> Mapping[str, Mapping[str, None]]:
-    """Return by type the ids of what some resources refer to on this server, in their order."""
+    """Return the ids of this server to which resources refer, by type, in order."""
     targets = defaultdict[str, dict[str, None]](dict)
     by_type = defaultdict[str, list[bytes]](list)
     for stored in sources:
@@ -247,10 +247,10 @@ def _targets(
 def _references(
     caller: Caller, include: Include, source: str, lines: Sequence[bytes]
 ) -> Iterator[tuple[str, str]]:
-    """Yield type and id of what resources of one type refer to on this server."""
+    """Yield type and id of the resources of this server to which those of one type refer."""
     parameters = include.parameters(caller.fhir_version, source)
-    decode = make_decoder(frozenset[str]().union(*(each.elements for each in parameters)))
-    allowed = [(each, include.targets(caller.fhir_version, each)) for each in parameters]
+    decode = make_decoder(frozenset[str]().union(*(p.elements for p in parameters)))
+    allowed = [(p, include.targets(caller.fhir_version, p)) for p in parameters]
     for resource in map(decode, lines if parameters else ()):
         for parameter, types in allowed:
             leaves: list[Any] = []

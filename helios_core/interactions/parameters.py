@@ -1,4 +1,4 @@
-"""Query parameters: decoding them, and those that most interactions share."""
+"""Query parameters: decoding, limits, and the parameters that most interactions share."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -7,21 +7,21 @@ from urllib.parse import parse_qsl
 from helios_core.errors import InvalidParameter, InvalidRequest, TooCostly
 
 Pairs = Sequence[tuple[str, str]]
-"""Decoded names and values, in order, repeats and empty values kept."""
+"""Decoded names and values in their order, including repeated names and empty values."""
 
 MAX_PARAMETERS: Final = 1000
 MAX_VALUES: Final = 10_000
-"""Values of all parameters together; a parameter has several, separated by commas."""
+"""Maximum number of values of all parameters; commas separate the values of one parameter."""
 MAX_TEXT_BYTES: Final = 1024 * 1024
-"""Length of all parameters together, as they are sent."""
+"""Maximum length of all parameters together, as they are sent."""
 DEFAULT_COUNT: Final = 50
 MAX_COUNT: Final = 1000
-"""A larger `_count` gets pages of this size, which FHIR allows (FHIR R4, search.html#count)."""
+"""A larger `_count` is reduced to this page size, as FHIR allows (FHIR R4, search.html#count)."""
 
 
 def parse_pairs(text: str, what: str) -> list[tuple[str, str]]:
     """
-    Return the decoded pairs of a text encoded like a query string.
+    Return the decoded pairs of a text that is encoded like a query string.
 
     Raises:
         InvalidRequest: It does not decode to UTF-8, or has more than `MAX_PARAMETERS` pairs; the
@@ -74,7 +74,7 @@ def parse_number(pairs: Pairs, name: str) -> int | None:
     Return the value of a parameter that is a whole number from 1, None if it is absent.
 
     Raises:
-        InvalidParameter: It is something else, or occurs more than once.
+        InvalidParameter: It is not such a number, or occurs more than once.
     """
     text = single_value(pairs, name)
     return None if text is None else parse_whole_number(name, text)

@@ -1,4 +1,4 @@
-"""Patches: what a PATCH does to a resource (FHIR R4, http.html#patch)."""
+"""Patches: parsing the body of a PATCH (FHIR R4, http.html#patch)."""
 
 import base64
 import binascii
@@ -23,13 +23,13 @@ class Patch(Protocol):
 
         Raises:
             PatchFailed: The patch does not fit the resource.
-            TooCostly: Its paths look at too much of the resource.
+            TooCostly: Its paths visit too many elements of the resource.
         """
         ...
 
 
 class _Carrier(msgspec.Struct, frozen=True, rename="camel"):
-    """The resource that carries a patch in a Bundle, as far as it matters."""
+    """The elements of a Binary or Parameters resource that say which patch is in it."""
 
     resource_type: str = ""
     content_type: str = ""
@@ -38,7 +38,7 @@ class _Carrier(msgspec.Struct, frozen=True, rename="camel"):
 
 def parse_patch(body: bytes, media_type: str) -> Patch:
     """
-    Parse a patch that is sent as a body of a media type: a JSON Patch, or a Parameters resource.
+    Parse a request body by its media type: a JSON Patch, or a FHIRPath Patch in Parameters.
 
     Raises:
         InvalidResource: It is not a valid patch.

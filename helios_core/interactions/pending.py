@@ -1,4 +1,4 @@
-"""A store as a transaction is going to leave it: what is stored, and changes not written yet."""
+"""The state that a transaction will leave: stored resources with the changes not yet written."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,14 +22,14 @@ from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.threads import compute
 
 MAX_MATCHED_BYTES: Final = 64 * 1024 * 1024
-"""How large the stored resources that conditions match may be together."""
+"""Maximum total bytes of the stored resources that conditions match."""
 
 
 class PendingState(SupportsSearch):
     """
-    Searches the resources that there will be once the changes it was given are written.
+    Searches resources as they will be once the pending changes are written.
 
-    Pages hold `count` stored resources at most; the first one has all pending matches besides.
+    Pages have at most `count` stored resources; the first page also has all pending matches.
     """
 
     def __init__(self, provider: DataProvider, caller: Caller) -> None:
@@ -40,7 +40,7 @@ class PendingState(SupportsSearch):
 
     def put(self, resource: Resource) -> None:
         """Add a resource that will be stored, in place of the one with its id."""
-        # Its version and instant are not known yet; no match on them has a meaning.
+        # Its version and instant are not known yet, so matches on them mean nothing.
         now = datetime.now(UTC)
         content = resource.stamped(1, now)
         stored = StoredVersion(
@@ -56,7 +56,7 @@ class PendingState(SupportsSearch):
         self._types[resource.resource_type].put(stored, terms.terms)
 
     def delete(self, resource_type: str, resource_id: str) -> None:
-        """Leave out a resource that will be deleted."""
+        """Remove a resource that will be deleted."""
         self._types[resource_type].delete(resource_id)
 
     def matching_ids(self, filter_: Filter) -> list[str]:
@@ -66,13 +66,13 @@ class PendingState(SupportsSearch):
 
     async def check_moment(self, filter_: Filter, matches: Sequence[StoredVersion]) -> None:
         """
-        Check that a condition sees the store as the conditions before it saw it.
+        Check that a condition sees the same state of the store as the earlier conditions.
 
-        `matches` are all, or two or more of them. Not everything that conditions find is written
-        in the end, so the versions that writing expects do not show this.
+        `matches` are all matches, or at least two of them. Not everything that conditions match is
+        written in the end, so the versions that the write expects cannot show this.
 
         Raises:
-            VersionConflict: Others have changed what is stored in between.
+            VersionConflict: Others have changed matching resources in between.
             TooCostly: The resources that conditions match are too large together.
         """
         size = sum(len(match.content or b"") for match in matches)
@@ -116,7 +116,7 @@ class PendingState(SupportsSearch):
 
 
 class _KeyedVersions:
-    """Resources of one type, to be found by what their matches must have."""
+    """Resources of one type, indexed by their search terms."""
 
     def __init__(self) -> None:
         self._versions = dict[str, StoredVersion]()
@@ -129,7 +129,7 @@ class _KeyedVersions:
             self._by_term[term].add(stored.id)
 
     def delete(self, resource_id: str) -> None:
-        """Remove a resource if it is there."""
+        """Remove a resource if it exists."""
         self._versions.pop(resource_id, None)
 
     def get(self, resource_id: str) -> StoredVersion | None:
@@ -150,23 +150,23 @@ class _KeyedVersions:
 
 
 class _PendingType:
-    """The pending changes of one type, and what conditions on it have found stored."""
+    """The pending changes of one type, and the stored resources that conditions have matched."""
 
     def __init__(self) -> None:
         self.changed = set[str]()
-        """The ids whose stored resources no longer count."""
+        """The ids of stored resources that pending changes replace or delete."""
         self.pending = _KeyedVersions()
         self._found = _KeyedVersions()
         self._conditions = defaultdict[int | None, list[tuple[Filter, Sequence[str]]]](list)
-        """What was searched for and the ids that were found, by the terms of matches."""
+        """The filter of each condition and the ids that it matched, by the terms of matches."""
 
     def put(self, stored: StoredVersion, terms: AbstractSet[int]) -> None:
-        """Let a resource be stored in place of the one with its id."""
+        """Replace the resource with this id, or add it."""
         self.changed.add(stored.id)
         self.pending.put(stored, terms)
 
     def delete(self, resource_id: str) -> None:
-        """Let there be no resource with an id."""
+        """Remove the resource with an id."""
         self.changed.add(resource_id)
         self.pending.delete(resource_id)
 
@@ -175,9 +175,9 @@ class _PendingType:
         return self._found.get(match.id) == match
 
     def was_there(self, match: StoredVersion, terms: AbstractSet[int]) -> bool:
-        """Return whether the conditions so far did not miss a stored resource; remember it."""
+        """Return whether no earlier condition missed a stored resource; then note it."""
         known = (None, id_term(match.id), *terms)
-        conditions = (each for term in known for each in self._conditions.get(term, ()))
+        conditions = (pair for term in known for pair in self._conditions.get(term, ()))
         content = match.content or b""
         if any(match.id not in ids and filter_.matches(content) for filter_, ids in conditions):
             return False
@@ -185,7 +185,7 @@ class _PendingType:
         return True
 
     def lacks_any(self, filter_: Filter, matches: Sequence[StoredVersion]) -> bool:
-        """Return whether a stored resource that was found and matches is not among the matches."""
+        """Return whether the matches lack a resource that earlier conditions matched."""
         return any(
             stored not in matches
             for stored in self._found.matching(filter_)
@@ -193,7 +193,7 @@ class _PendingType:
         )
 
     def remember(self, filter_: Filter, ids: Sequence[str]) -> None:
-        """Remember which resources a condition has found."""
+        """Note which resources a condition has matched."""
         terms = necessary_terms(filter_.prefilter())
         for term in (None,) if terms is None else terms:
             self._conditions[term].append((filter_, ids))

@@ -29,10 +29,10 @@ from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.threads import compute
 
 INCOMPLETE: Final = (
-    f"This page includes {MAX_INCLUDED} resources, as many bytes as it may, or what "
-    f"{MAX_ROUNDS} rounds of :iterate and {MAX_SEARCHES} searches find; there may be more that "
-    "_include or _revinclude ask for. Request smaller pages with _count, or the rest in searches "
-    "of its own."
+    f"This page includes at most {MAX_INCLUDED} resources, a limited number of bytes, and what "
+    f"{MAX_ROUNDS} rounds of :iterate and {MAX_SEARCHES} searches find; _include or _revinclude "
+    "may match more. Request smaller pages with _count, or search for the included resources "
+    "themselves."
 )
 
 
@@ -53,7 +53,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     included: Sequence[StoredVersion] = ()
     """The resources that `_include` and `_revinclude` add to them."""
     total: int | None = None
-    """The number of all matches, None if it was neither requested nor is known anyway."""
+    """The number of all matches; None if it was not requested and is not known anyway."""
     next: str | None = None
     """The `_after` of the next page; None on the last one."""
     remarks: Sequence[Remark] = ()
@@ -65,13 +65,13 @@ async def search_type(
     """
     Return a page of the resources that match.
 
-    Its matches have at most `max_bytes` bytes as they are stored, unless a single one has more,
-    and so have the included resources.
+    Its matches as they are stored have at most `max_bytes` bytes in total, unless a single one has
+    more; the included resources have at most `max_bytes` as well.
 
     Raises:
         ResourceNotFound: There is no such type.
         InvalidParameter: `_after` does not come from a page of this search.
-        TooCostly: Its chains are too many, or find too much, or there is too much to be sorted.
+        TooCostly: It has too many chains, or one that matches too much, or too much to sort.
     """
     authorize(caller, Interaction.SEARCH_TYPE, search.resource_type)
     page = await _page(provider, caller, search, max_bytes)
@@ -97,7 +97,7 @@ async def _page(
 ) -> SearchPage:
     query = SearchQuery(
         filter=await resolve_chains(provider, caller, search.filter),
-        total=_is_total_wanted(search),
+        total=_is_total_requested(search),
         max_bytes=max_bytes,
     )
     key = TypeKey.of(caller, search.resource_type)
@@ -118,15 +118,15 @@ async def _page(
     return await find(query, count=search.count, after=search.after)
 
 
-def _is_total_wanted(search: ParsedSearch) -> bool | None:
-    """Return whether the total is requested; None where it is welcome if it costs nothing."""
+def _is_total_requested(search: ParsedSearch) -> bool | None:
+    """Return whether the total is requested; None if it is returned when it costs nothing."""
     if search.only_total or search.total in (TotalMode.ACCURATE, TotalMode.ESTIMATE):
         return True
     return None if search.total is None else False
 
 
 def _total(search: ParsedSearch, page: SearchPage) -> int | None:
-    """Return the number of all matches if it was requested, or if the only page shows it."""
+    """Return the number of all matches if it was requested or this is the only page."""
     if search.total is TotalMode.NONE and not search.only_total:
         return None
     if page.total is not None:
@@ -137,7 +137,7 @@ def _total(search: ParsedSearch, page: SearchPage) -> int | None:
 async def _cut(
     caller: Caller, search: ParsedSearch, resources: Sequence[StoredVersion]
 ) -> Sequence[StoredVersion]:
-    """Return resources with only the elements that the search keeps of their type."""
+    """Return resources reduced to the elements that the search requests of their type."""
     size = sum(len(stored.content or b"") for stored in resources)
     return await compute(size, lambda: tuple(_subsets(caller, search, resources)))
 
@@ -145,7 +145,7 @@ async def _cut(
 async def cut(
     caller: Caller, stored: StoredVersion, elements: frozenset[str] | None
 ) -> StoredVersion:
-    """Return a resource with only some of its root elements, and those that are mandatory."""
+    """Return a resource reduced to the given and the mandatory root elements."""
     return await compute(len(stored.content or b""), _subset, caller, stored, elements)
 
 

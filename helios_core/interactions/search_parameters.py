@@ -33,15 +33,15 @@ from helios_core.interactions.parameters import (
 from helios_core.storage.data_provider import SortOrder
 
 SUBSET_PARAMETERS: Final = ("_summary", "_elements")
-"""What a read may be reduced by."""
+"""The parameters by which a read may be reduced to some elements."""
 MAX_INCLUDES: Final = 20
-"""The number of `_include` and `_revinclude` in one search: each is a search of its own."""
+"""Maximum number of `_include` and `_revinclude` in a search: each is a search of its own."""
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 class TotalMode(StrEnum):
-    """How well the number of all matches must be known (FHIR R4, search.html#total)."""
+    """How exact the number of all matches must be (FHIR R4, search.html#total)."""
 
     NONE = "none"
     ESTIMATE = "estimate"
@@ -59,12 +59,12 @@ class SummaryMode(StrEnum):
 
 
 class ParsedSearch(msgspec.Struct, frozen=True, kw_only=True):
-    """A search within one type: what it selects, and what its result looks like."""
+    """A search within one type: which resources it matches, and how they are returned."""
 
     interaction: ClassVar[Interaction] = Interaction.SEARCH_TYPE
     resource_type: str
     parameters: tuple[tuple[str, str], ...]
-    """The parameters that were used, without `_after`: links to pages consist of them."""
+    """The parameters that were used, without `_after`, for links to pages."""
     filter: Filter
     order: SortOrder | Sort = SortOrder.ID
     count: int = DEFAULT_COUNT
@@ -75,14 +75,14 @@ class ParsedSearch(msgspec.Struct, frozen=True, kw_only=True):
     """Whether only the number of matches is requested, and no resource."""
     total: TotalMode | None = None
     elements: Mapping[str, frozenset[str]] = {}
-    """By type, the root elements to return beside the mandatory ones; other types are whole."""
+    """By type, the root elements to return besides mandatory ones; other types are complete."""
     summary: SummaryMode | None = None
     includes: tuple[Include, ...] = ()
     ignored: tuple[str, ...] = ()
     """What was ignored: one sentence each."""
 
     def kept_elements(self, version: FHIRVersion, resource_type: str) -> frozenset[str] | None:
-        """Return the root elements to keep of a type beside mandatory ones; None for all."""
+        """Return the root elements to keep of a type besides mandatory ones; None for all."""
         elements = self.elements.get(resource_type)
         if elements is not None or self.summary not in _SUMMARIES:
             return elements
@@ -91,11 +91,12 @@ class ParsedSearch(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_subset(version: FHIRVersion, resource_type: str, pairs: Pairs) -> frozenset[str] | None:
     """
-    Return the root elements of one resource that a read keeps beside mandatory ones, None for all.
+    Return the root elements that a read keeps besides the mandatory ones, None for all.
 
     Raises:
-        InvalidParameter: `_elements` names what no type has, or a parameter is repeated.
-        UnsupportedParameter: `_summary` is not for reads, or nothing that is known.
+        InvalidParameter: `_elements` names an element that does not exist, or a parameter is
+            repeated.
+        UnsupportedParameter: The value of `_summary` is unknown, or not supported by reads.
     """
     summary = _choice(SummaryMode, "_summary", single_value(pairs, "_summary"))
     if summary is SummaryMode.COUNT:
@@ -112,11 +113,12 @@ def parse_search(
     """
     Parse the parameters of a search; if `lenient`, those that are not supported are ignored.
 
-    Those whose name begins with an underscore and that select nothing are ignored in any case.
+    Unknown parameters whose name begins with an underscore, and which cannot change the matches,
+    are ignored in any case.
 
     Raises:
-        InvalidParameter: A value cannot mean anything.
-        UnsupportedParameter: A parameter or value is not supported, and not to be ignored.
+        InvalidParameter: A value is malformed.
+        UnsupportedParameter: A parameter or value is not supported, and must not be ignored.
         TooCostly: There are more than `MAX_INCLUDES` includes.
     """
     supported: list[tuple[str, str]] = []
@@ -141,10 +143,10 @@ def parse_search(
 
 def parse_criteria(caller: Caller, resource_type: str, pairs: Pairs) -> Filter:
     """
-    Return the filter that the parameters select with.
+    Return the filter of the resources that parameters select.
 
     Raises:
-        InvalidParameter: A value cannot mean anything.
+        InvalidParameter: A value is malformed.
         UnsupportedParameter: A parameter is not supported.
     """
     return compile_query(caller.fhir_version, resource_type, pairs, base_urls=(caller.base,))
@@ -183,7 +185,7 @@ def parse_elements(
     version: FHIRVersion, searched: str, pairs: Pairs
 ) -> Mapping[str, frozenset[str]]:
     """
-    Return the root elements that `_elements` names, by type; without a type, of `searched`.
+    Return the root elements that `_elements` names, by type; names without one are of `searched`.
 
     Raises:
         InvalidParameter: There is no such type, or it has no such root element.
@@ -205,19 +207,19 @@ def parse_elements(
 
 
 def _order(caller: Caller, resource_type: str, text: str | None) -> SortOrder | Sort:
-    """Return an order that data providers have if it is equal to the requested one."""
+    """Return the requested order, as a SortOrder of data providers if it equals one of these."""
     if text is None:
         return SortOrder.ID
     sort = parse_sort(caller.fhir_version, resource_type, text)
     first, *rest = (key.text for key in sort.keys)
-    # Equal instants go by id in any order, so that an _id behind them changes nothing.
+    # Equal instants are ordered by id in any case, so a further _id changes nothing.
     if first in list(SortOrder) and rest in ([], ["_id"]):
         return SortOrder(first)
     return sort
 
 
 def _selects_nothing(caller: Caller, resource_type: str, name: str, value: str) -> bool:
-    """Return whether a parameter cannot change which resources are found, and is not known."""
+    """Return whether a parameter is unknown and cannot change which resources match."""
     code = re.split("[:.]", name, maxsplit=1)[0]
     if not code.startswith("_") or code in _CODES:
         return False
@@ -227,7 +229,7 @@ def _selects_nothing(caller: Caller, resource_type: str, name: str, value: str) 
 
 
 def _check(caller: Caller, resource_type: str, name: str, value: str) -> None:
-    """Raise if a parameter, or its value on its own, is not supported."""
+    """Raise if a parameter, or its value considered alone, is not supported."""
     code = re.split("[:.]", name, maxsplit=1)[0]
     if name in _INCLUDES:
         parse_include(caller.fhir_version, resource_type, name, value)
@@ -262,7 +264,7 @@ def _choice(choices: type[_Choice], name: str, text: str | None) -> _Choice | No
 
 
 def _accept(_: str) -> None:
-    """Leave a value to be parsed together with the others."""
+    """Accept any value: it is parsed together with the others."""
 
 
 _INCLUDES: Final = frozenset(
@@ -277,25 +279,25 @@ _CHECKS: Final[Mapping[str, Callable[[str], object]]] = {
     "_summary": partial(_choice, SummaryMode, "_summary"),
     "_total": partial(_choice, TotalMode, "_total"),
 }
-"""What raises if the value of a result parameter is not supported."""
+"""Functions that raise if the value of a result parameter is not supported."""
 _KNOWN: Final = _INCLUDES | _CHECKS.keys() | {"_sort"}
 RESULT_PARAMETER_TEXTS: Final[Mapping[str, str]] = {
-    "_count": f"Resources on a page, at most {MAX_COUNT}; 0 is only the total.",
-    "_sort": "Search parameters to sort by, joined by commas, with - in front of descending ones.",
-    "_total": f"How well the number of all matches must be known: {', '.join(TotalMode)}.",
+    "_count": f"Resources on a page, at most {MAX_COUNT}; 0 returns only the total.",
+    "_sort": "Search parameters to sort by, joined by commas, with - before descending ones.",
+    "_total": f"How exact the number of all matches must be: {', '.join(TotalMode)}.",
     "_summary": f"One of {', '.join(SummaryMode)}.",
-    "_elements": "Root elements to return beside the mandatory ones, joined by commas.",
+    "_elements": "Root elements to return besides the mandatory ones, joined by commas.",
     "_include": "Type:parameter, to include what the matches refer to, or * for all of it.",
     "_include:iterate": "The same, applied to included resources as well.",
     "_revinclude": "Type:parameter, to include what refers to the matches, or * for all of it.",
     "_revinclude:iterate": "The same, applied to included resources as well.",
-    "_after": "Where a page begins; the links of the page before have it.",
+    "_after": "Where a page begins; taken from the links of the page before.",
 }
-"""The supported result parameters, in words for somebody who writes a client."""
+"""Descriptions of the supported result parameters for authors of clients."""
 _CODES: Final = frozenset(name.partition(":")[0] for name in RESULT_PARAMETER_TEXTS)
 _SUMMARIES: Final[Mapping[SummaryMode | None, Callable[[FHIRVersion, str], frozenset[str]]]] = {
     SummaryMode.TRUE: summary_elements,
     SummaryMode.TEXT: text_elements,
     SummaryMode.DATA: data_elements,
 }
-"""What returns the root elements of a type that a summary keeps."""
+"""Functions that return the root elements of a type that a summary keeps."""

@@ -1,4 +1,4 @@
-"""Pages of a search in an order that the data provider does not have itself."""
+"""Pages of a search in an order that the data provider does not offer itself."""
 
 import base64
 import binascii
@@ -24,7 +24,7 @@ from helios_core.storage.ordered_search import FirstMatches, ValuePosition
 from helios_core.storage.threads import compute
 
 MAX_SORTED: Final = 100_000
-"""The number of matches that are read for one page."""
+"""Maximum number of matches that are read for one page."""
 
 
 class Find(Protocol):
@@ -43,7 +43,7 @@ class FindFirst(Protocol):
     async def __call__(
         self, query: SearchQuery, order: ValueOrder, *, count: int, after: ValuePosition | None
     ) -> FirstMatches | None:
-        """Return all matches up to a place in an order."""
+        """Return all matches from `after` up to a later position in an order."""
         ...
 
 
@@ -55,7 +55,7 @@ class _Token(msgspec.Struct, frozen=True, array_like=True):
     values: list[Any]
 
 
-async def sorted_page(  # noqa: PLR0913 - what a page is made of, most of it by name
+async def sorted_page(  # noqa: PLR0913 - most of them by keyword
     find: Find,
     query: SearchQuery,
     sort: Sort,
@@ -65,23 +65,23 @@ async def sorted_page(  # noqa: PLR0913 - what a page is made of, most of it by 
     find_first: FindFirst | None = None,
 ) -> SearchPage:
     """
-    Return a page of all that matches, sorted.
+    Return a page of the sorted matches.
 
-    All matches are read, and only those kept that belong to the page. Where an index has them in
-    the order of the first parameter, `find_first`, only those that come first are read; where it
-    helps otherwise, only those whose values can be on the page. A page begins behind the values
-    and the id with which the one before it ended, so that a resource that does not change is
-    found exactly once, whatever is written meanwhile.
+    In general all matches are read, and only those of the page are kept. If an index has the order
+    of the first parameter (`find_first`), only the first matches are read; if it has the values of
+    that parameter, only matches whose values can be on the page. A page begins after the values
+    and the id with which the page before it ended, so that a resource that does not change is
+    returned exactly once, whatever is written meanwhile.
 
     Raises:
         InvalidParameter: `after` does not come from a page in this order.
         TooCostly: More than `MAX_SORTED` resources would have to be read.
     """
     sorting = _Sorting(find, query, sort, count)
-    place = None if after is None else _parse_token(sort, after)
-    page = await sorting.first_page(find_first, place) if find_first else None
+    start = None if after is None else _parse_token(sort, after)
+    page = await sorting.first_page(find_first, start) if find_first else None
     if page is None:
-        page = await sorting.page(place)
+        page = await sorting.page(start)
     return SearchPage(
         resources=[stored for stored, _ in page.kept],
         next=_make_token(sort, *page.kept[-1]) if page.end is not None else None,
@@ -101,13 +101,13 @@ class _Sorting:
         self._count = count
 
     async def total(self) -> int | None:
-        """Return the number of all matches if it is requested, or known anyway."""
+        """Return the number of all matches if it is requested or known anyway."""
         if self.found is None and self._query.counts:
             self.found = (await self._find(self._query, count=1)).total
         return self.found
 
     async def first_page(self, find_first: FindFirst, after: SortValues | None) -> "_Page | None":
-        """Return the page behind a position as an index has it; None if it does not help."""
+        """Return the page after a position from an index; None if the index does not help."""
         order = self._sort.value_order
         if order is None:
             return None
@@ -128,12 +128,12 @@ class _Sorting:
         return None
 
     async def page(self, after: SortValues | None) -> "_Page":
-        """Return the page behind a position."""
+        """Return the page after a position."""
         page = self._empty(after)
         if not self._sort.is_indexed:
             query = msgspec.structs.replace(self._query, total=None)
             if ((await self._find(query, count=1)).total or 0) > MAX_SORTED:
-                raise _too_many()  # which costs less than to find it out by reading
+                raise _too_many()  # counting costs less than reading them
             self.found = await self._read(page)
             return page
         if after is None or after[0] is not None:
@@ -143,13 +143,13 @@ class _Sorting:
         return page
 
     async def _page_of_values(self, after: SortValues | None) -> "_Page":
-        """Return the page of those that have a value of the first key."""
+        """Return the page of matches that have a value of the first key."""
         page, last = await self._sampled(after)
         if page is None:
             page = self._empty(after)
             await self._read(page, self._sort.between(after, last))
         if last is not None and page.end is None:
-            # What ended the page has changed since, and what comes then has not been read.
+            # The match at `last` has changed since, and matches after it have not been read.
             page = self._empty(after)
             await self._read(page, self._sort.between(after, None))
         return page
@@ -159,16 +159,16 @@ class _Sorting:
 
     async def _sampled(self, after: SortValues | None) -> tuple["_Page | None", SortValues | None]:
         """
-        Return values that end the page at the latest, None if nothing is known of them.
+        Return the page if few matches have to be read, and an upper bound of its values.
 
-        More matches than the page can have, whichever they are, show that it ends before the last
-        of them. Each time, the next ones are looked for among those that come before. If these
-        are few, the page itself is returned too, with all that comes before those values.
+        The bound is None if nothing is known. Any sample of more matches than fit on the page
+        shows that the page ends before the last of them. Each further sample is taken from the
+        matches before that bound. Once these are few, they are all read, and make the page.
         """
         last, size = None, max(SAMPLE_SIZE, _SAMPLE_FACTOR * self._count)
         for order in _SAMPLES:
             page = self._empty(after)
-            query = _also(self._query, self._sort.between(after, last), order)
+            query = _narrowed(self._query, self._sort.between(after, last), order)
             found = await self._find(query, count=min(size, PAGE_SIZE))
             await _add(page, found.resources)
             if found.next is None:
@@ -177,7 +177,7 @@ class _Sorting:
                 found = await self._find(query, count=PAGE_SIZE, after=found.next)
                 await _add(page, found.resources)
                 if found.next is None:
-                    return None, last  # some of them may have changed from one to the next
+                    return None, last  # some may have changed between two pages of the sample
             if page.end is None:
                 return None, last
             last = page.end[1]
@@ -185,42 +185,42 @@ class _Sorting:
 
     async def _read(self, page: "_Page", condition: Condition | None = None) -> int:
         """
-        Add all matches that fulfil a condition to a page; return how many there are.
+        Add all matches that satisfy a condition to a page; return how many there are.
 
-        They are read in the order that costs a store least. What changes meanwhile moves to its
-        end, so that it may be read twice, but is not missed.
+        They are read in the order that is cheapest for a store. A resource that changes meanwhile
+        moves to the end of that order, so it may be read twice, but is not missed.
         """
-        query = _also(self._query, condition, SortOrder.LAST_UPDATED)
-        total, place = 0, None
+        query = _narrowed(self._query, condition, SortOrder.LAST_UPDATED)
+        total, after = 0, None
         while True:
-            found = await self._find(query, count=PAGE_SIZE, after=place)
+            found = await self._find(query, count=PAGE_SIZE, after=after)
             total += len(found.resources)
             if total > MAX_SORTED:
                 raise _too_many()
             await _add(page, found.resources)
-            place = found.next
-            if place is None:
+            after = found.next
+            if after is None:
                 return total
 
 
 class _Page:
-    """The first resources behind a position, as many as there is room for."""
+    """The first resources after a position, up to the size of a page."""
 
     def __init__(
         self, sort: Sort, *, after: SortValues | None, count: int, max_bytes: int
     ) -> None:
         self.kept: list[tuple[StoredVersion, SortValues]] = []
         self.end: tuple[Position, SortValues] | None = None
-        """The first resource known to belong to the next page; None if there is none."""
+        """The first resource known to belong to a later page; None if there is none."""
         self._positions: list[Position] = []
         self._ids = set[str]()
         self._sort = sort
         self._after = None if after is None else sort.position(after[:-1], after[-1])
         self._count = count
-        self._room = max_bytes
+        self._bytes_left = max_bytes
 
     def add(self, resources: Sequence[StoredVersion]) -> None:
-        """Keep those that belong to this page."""
+        """Keep the resources that belong to this page."""
         for stored in resources:
             values = self._sort.values(stored.content or b"")
             position = self._sort.position(values, stored.id)
@@ -230,44 +230,44 @@ class _Page:
                 continue
             if self.end is not None and not position < self.end[0]:
                 continue
-            place = bisect(self._positions, position)
-            self._positions.insert(place, position)
-            self.kept.insert(place, (stored, values))
+            index = bisect(self._positions, position)
+            self._positions.insert(index, position)
+            self.kept.insert(index, (stored, values))
             self._ids.add(stored.id)
-            self._room -= len(stored.content or b"")
-            while len(self.kept) > self._count or (self._room < 0 and len(self.kept) > 1):
+            self._bytes_left -= len(stored.content or b"")
+            while len(self.kept) > self._count or (self._bytes_left < 0 and len(self.kept) > 1):
                 last, last_values = self.kept.pop()
                 self._ids.discard(last.id)
                 self.end = self._positions.pop(), last_values
-                self._room += len(last.content or b"")
+                self._bytes_left += len(last.content or b"")
 
 
 _FIRST_FACTORS: Final = (1, 8, 64)
-"""How many times as many as usual are read while a page is not full of what matches."""
+"""By which factors the number of resources read grows while they do not fill the page."""
 
 _SPARE: Final = 6
-"""How many resources are read more than a page has, one of which shows that there is a next."""
+"""How many more resources than a page has are read; one shows that there is a next page."""
 
 MAX_FIRST: Final = 2000
-"""How many resources are read at most in the order that an index has them in."""
+"""Maximum number of resources that are read in the order of an index."""
 
 _SAMPLES: Final = (SortOrder.LAST_UPDATED_DESCENDING, SortOrder.LAST_UPDATED) * 3
 """
-The orders in which some matches are read to learn where a page ends.
+The orders in which samples of matches are read to learn where a page ends.
 
-What was stored first or last often comes first in an order of dates as well.
+Resources that were stored first or last often come first in an order of dates as well.
 """
 
 
 SAMPLE_SIZE: Final = 250
-"""How many matches are read each time; to find as many costs about as much as to read them."""
+"""How many matches a sample has; finding that many costs about as much as reading them."""
 
 _SAMPLE_FACTOR: Final = 4
-"""How many times the size of a page these are, if that is more."""
+"""How many times the size of a page a sample is, if that is more."""
 
 
-def _also(query: SearchQuery, condition: Condition | None, order: SortOrder) -> SearchQuery:
-    """Return the query of all matches that fulfil a condition."""
+def _narrowed(query: SearchQuery, condition: Condition | None, order: SortOrder) -> SearchQuery:
+    """Return a query narrowed to the matches that satisfy a condition."""
     filter_ = query.filter
     if condition is not None:
         both = all_conditions([filter_.condition, condition])
@@ -295,7 +295,7 @@ def _make_token(sort: Sort, last: StoredVersion, values: SortValues) -> str:
 
 
 def _parse_token(sort: Sort, text: str) -> SortValues:
-    """Return the values with which a page ended, and behind them the id."""
+    """Return the values with which a page ended, followed by the id."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         decoded = base64.b64decode(padded, altchars=b"-_", validate=True)

@@ -3,7 +3,8 @@ Transactions: order, conditions, and links between entries (FHIR R4, http.html#t
 
 Changes are resolved in three steps: DELETE, POST, then PUT and PATCH. Conditions see the changes
 of earlier steps, and those of POST also the creates without a condition; references that are
-searches see all changes. What would depend on the order of the entries is refused.
+searches see all changes. A transaction whose result would depend on the order of its entries is
+refused.
 """
 
 import asyncio
@@ -42,13 +43,13 @@ STEPS: Final = (
     frozenset({Interaction.CREATE}),
     frozenset({Interaction.UPDATE, Interaction.PATCH}),
 )
-"""The order in which changes are made; all of one step are equal."""
+"""The order in which changes are made; changes of one step have no order among themselves."""
 
 UNKNOWN: Final = "Unknown/unknown"
-"""What a link is replaced by while nobody knows what it refers to."""
+"""The placeholder for a link whose target is not known yet."""
 
 MAX_PATCHED_BYTES: Final = 64 * 1024 * 1024
-"""How large the resources that a transaction patches may be together, before and after."""
+"""Maximum total bytes of the resources that a transaction patches, before and after together."""
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +59,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     full_urls: Mapping[int, str]
     """The fullUrls of the changes that leave a resource, by the index of the entry."""
     conditional_references: Mapping[str, int]
-    """The searches that references are, `Type?query`, each with an entry that has it."""
+    """The conditional references, `Type?query`, each with the index of an entry that has it."""
 
     @property
     def size(self) -> int:
@@ -67,14 +68,14 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def searches(self) -> bool:
-        """Whether anything depends on what a search finds."""
+        """Whether the transaction depends on the result of a search."""
         return bool(self.conditional_references) or any(
             change.criteria is not None for change in self.changes.values()
         )
 
     @property
     def conditional(self) -> bool:
-        """Whether anything depends on what is stored, so that a conflict is worth a retry."""
+        """Whether it depends on what is stored, so that a conflict is worth a retry."""
         return self.searches or any(change.conditional for change in self.changes.values())
 
 
@@ -88,7 +89,7 @@ class Same(msgspec.Struct, frozen=True):
 def collect_changes(
     caller: Caller, entries: Sequence[ParsedEntry], requests: Sequence[InteractionRequest]
 ) -> Transaction:
-    """Return the changes among the requests of entries, with what their references may mean."""
+    """Return the changes among the requests of entries, with their fullUrls and references."""
     changes = {
         index: request
         for index, request in enumerate(requests)
@@ -111,9 +112,9 @@ def collect_changes(
 
 
 class Resolution:
-    """One attempt to find out what the changes of a transaction do, and to make them."""
+    """One attempt to resolve the changes of a transaction and to make them."""
 
-    def __init__(  # noqa: PLR0913 - what it needs of the server, and of the request
+    def __init__(  # noqa: PLR0913 - parts of the server, and of the request
         self,
         caller: Caller,
         transaction: Transaction,
@@ -136,7 +137,7 @@ class Resolution:
             if change.criteria is None
         }
         self._created = dict[tuple[str, str], int]()
-        """The entries that store resources without a condition."""
+        """The entries that store resources without a condition, by type and id."""
         self._criteria = dict[int, Pairs]()
         """The conditions, with real references in place of temporary ones."""
         self._patched_bytes = 0
@@ -145,10 +146,10 @@ class Resolution:
 
     async def make_changes(self) -> tuple[dict[int, CompletedChange], BundleLinks]:
         """
-        Make all changes or none; return them by the index of their entry, and what links mean.
+        Make all changes or none; return them by the index of their entry, and the real links.
 
         Raises:
-            RequestError: A change is at fault; the message names the entry where one entry is.
+            RequestError: A change is invalid; the message names the entry if it is a single one.
         """
         for step in STEPS:
             await self._resolve_step(step)
@@ -161,31 +162,31 @@ class Resolution:
         return self._completed(dict(zip(pending, written, strict=True))), links
 
     async def _resolve_step(self, step: frozenset[Interaction]) -> None:
-        mine = {
+        changes = {
             index: change
             for index, change in self._transaction.changes.items()
             if change.interaction in step
         }
-        plain = [index for index, change in mine.items() if change.criteria is None]
+        plain = [index for index, change in changes.items() if change.criteria is None]
         for index in plain:
-            await self._resolve(index, mine[index])
+            await self._resolve(index, changes[index])
         if Interaction.CREATE in step:
             await self._add_to_pending(plain)
-        remaining = {index: mine[index] for index in mine if index not in self._resolved}
+        remaining = {index: changes[index] for index in changes if index not in self._resolved}
         conditional = list(remaining)
         while remaining:
             for index, change in self._with_known_links(remaining).items():
                 await self._resolve(index, change)
                 self._criteria[index] = change.criteria or ()
                 del remaining[index]
-        await self._add_to_pending(mine)
+        await self._add_to_pending(changes)
         if Interaction.DELETE not in step:
             await self._merge_or_refuse(
-                conditional, conditional if Interaction.CREATE in step else mine
+                conditional, conditional if Interaction.CREATE in step else changes
             )
 
     def _with_known_links(self, changes: Mapping[int, ChangeRequest]) -> dict[int, ChangeRequest]:
-        """Return those changes whose criteria refer to nothing unknown, with real references."""
+        """Return the changes whose criteria can be resolved now, with real references in them."""
         links = self._links(unknown=UNKNOWN)
         known = dict[int, ChangeRequest]()
         for index, change in changes.items():
@@ -199,13 +200,12 @@ class Resolution:
         if not known:
             raise InvalidRequest(
                 f"entry {min(changes)}: its condition refers to an entry that is conditional "
-                "itself and resolved later, or not before this one. Send them in separate "
-                "transactions."
+                "itself and not resolved before this one; send them in separate transactions."
             )
         return known
 
     async def _resolve(self, index: int, change: ChangeRequest) -> None:
-        await asyncio.sleep(0)  # there may be thousands, and other requests wait
+        await asyncio.sleep(0)  # there may be thousands of entries, and other requests go on
         if self._abandoned.is_set():
             raise InvalidRequest("The client disconnected before anything was changed.")
         with naming_entry(index):
@@ -227,7 +227,7 @@ class Resolution:
                 self._ids[index] = resolved.id
 
     def _count_patched(self, change: ResolvedChange | CompletedChange) -> None:
-        """Raise if small patches would make this process hold very much."""
+        """Raise if the patches would take too much memory."""
         if isinstance(change, ResolvedChange) and change.request.patch is not None:
             self._patched_bytes += len(change.request.body) + len(change.patched)
             if self._patched_bytes > MAX_PATCHED_BYTES:
@@ -236,12 +236,12 @@ class Resolution:
                 )
 
     def _same_as_pending(self, match: CompletedChange) -> CompletedChange | Same:
-        """Return a match, or the entry of this transaction that creates what is matched."""
+        """Return a match, or the entry of this transaction that creates the matched resource."""
         index = self._created.get((match.resource_type, match.id))
         return match if index is None else Same(index)
 
     async def _add_to_pending(self, indexes: Iterable[int]) -> None:
-        """Make changes visible to the conditions that follow, if there can be any."""
+        """Make changes visible to later conditions, if the transaction has any."""
         if self._transaction.searches:
             await compute(self._transaction.size, self._put_pending, indexes)
 
@@ -258,18 +258,20 @@ class Resolution:
                     body, _ = self._rewrite(index, resolved, links)
                     self._pending.put(self._parse(index, resolved, body))
 
-    async def _merge_or_refuse(self, conditional: Iterable[int], rivals: Iterable[int]) -> None:
+    async def _merge_or_refuse(
+        self, conditional: Iterable[int], storing_entries: Iterable[int]
+    ) -> None:
         """
-        Raise if one entry stores what the condition of another one of the same step matches.
+        Raise if an entry stores a resource that the condition of another one of its step matches.
 
         Two creates of the same resource on the same condition become one.
         """
         storing = dict[tuple[str, str], int]()
-        for index in sorted(rivals):
+        for index in sorted(storing_entries):
             if isinstance(change := self._resolved[index], ResolvedChange):
                 storing.setdefault((change.resource_type, change.id), index)
         for index in conditional:
-            await asyncio.sleep(0)  # compiling and comparing takes time, and waits for nothing
+            await asyncio.sleep(0)  # compiling and comparing take time without an await
             resource_type = self._transaction.changes[index].resource_type
             with naming_entry(index):
                 filter_ = await self._conditions.compile(
@@ -287,7 +289,7 @@ class Resolution:
                 self._resolved[index] = Same(other)
 
     def _equal(self, first: int, second: int) -> bool:
-        """Return whether two entries create one resource, under the id of their condition."""
+        """Return whether two entries create the same resource, under the id of their condition."""
         return all(
             isinstance(change := self._resolved[index], ResolvedChange)
             and change.request.interaction is Interaction.CREATE
@@ -309,7 +311,7 @@ class Resolution:
         )
 
     def _links(self, *, unknown: str | None = None) -> BundleLinks:
-        """Return what fullUrls stand for; those of which that is not known yet for `unknown`."""
+        """Return the targets of fullUrls, or `unknown` for those that are not known yet."""
         targets = dict[str, str]()
         for index, full_url in self._transaction.full_urls.items():
             resource_id = self._ids.get(index)
@@ -330,7 +332,7 @@ class Resolution:
                 )
 
     async def _resolve_conditional_references(self, links: BundleLinks) -> dict[str, str]:
-        """Return what the references that are searches find after all changes: `Type/id`."""
+        """Return the `Type/id` that each conditional reference matches after all changes."""
         references = dict[str, str]()
         for reference, index in self._transaction.conditional_references.items():
             with naming_entry(index):
@@ -354,7 +356,7 @@ class Resolution:
     def _changes_to_write(
         self, links: BundleLinks, references: Mapping[str, str]
     ) -> dict[int, Put | Delete]:
-        """Return what has to be written, in the order of the steps."""
+        """Return the changes to write, in the order of the steps."""
         changes = dict[int, Put | Delete]()
         for index, change in self._resolved.items():  # in the order of the steps already
             if not isinstance(change, ResolvedChange):
@@ -373,21 +375,21 @@ class Resolution:
     def _rewrite(
         self, index: int, change: ResolvedChange, links: BundleLinks
     ) -> tuple[bytes, set[str]]:
-        """Return the body of a change with real links, and the temporary ones that stay."""
+        """Return the body of a change with real links, and the temporary links left in it."""
         rewrite = partial(
             rewrite_links,
             version=self._caller.fhir_version,
             resource_type=change.resource_type,
         )
         if change.request.patch is not None:
-            # What a patch leaves as it is has nothing to do with this Bundle.
+            # Links that the patch did not touch have nothing to do with this Bundle.
             body, unresolved = rewrite(change.request.body, links=links)
             return body, unresolved - rewrite(change.patched, links=links)[1]
         own = links.of_entry(self._transaction.full_urls.get(index))
         return rewrite(change.request.body, links=own)
 
     def _parse(self, index: int, change: ResolvedChange, body: bytes) -> Resource:
-        """Parse the body of an entry, or return what it was parsed to before."""
+        """Return the parsed body of an entry, parsed again only if it has changed."""
         if self._bodies.get(index) != body:
             request = msgspec.structs.replace(change.request, body=body)
             self._parsed[index] = parse_body(self._caller, request, change.id)

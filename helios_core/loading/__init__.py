@@ -1,1 +1,1 @@
-"""Loading files into a store."""
+"""Loading files of resources into a data provider."""

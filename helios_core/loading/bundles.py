@@ -62,41 +62,42 @@ def is_unpacked(document: InputDocument) -> bool:
 
 
 class LoadedBundle:
-    """A Bundle of a document: its entries get ids, by which its own links resolve."""
+    """A Bundle, whose entries get ids and whose links are resolved among its entries."""
 
     def __init__(
         self, document: InputDocument, options: LoadOptions, index: LinkIndex | None = None
     ) -> None:
         """
-        Parse the Bundle; `index` says which ids its entries cannot have.
+        Parse the Bundle; `index` has the ids that its entries must not have.
 
         Raises:
-            InvalidResource: It is broken.
+            InvalidResource: The Bundle is invalid.
         """
         self._document = document
         self._options = options
         self._bundle = parse_bundle(document.content)
         self._digest = document.digest
-        self._said_targets = [
+        self._proposed_targets = [
             self._target(number, entry) for number, entry in enumerate(self._bundle.entries)
         ]
         displaced = index.displaced(self._digest) if index else frozenset()
         self.displaced = frozenset(
             number
-            for number, said in enumerate(self._said_targets)
-            if said.reference in displaced and self._creates(self._bundle.entries[number], said)
+            for number, proposed in enumerate(self._proposed_targets)
+            if proposed.reference in displaced
+            and self._creates(self._bundle.entries[number], proposed)
         )
-        """The indices of entries that cannot have the id that they say."""
+        """The indices of entries that must get another id than they propose."""
         self._targets = [
-            self._own_target(said) if number in self.displaced else said
-            for number, said in enumerate(self._said_targets)
+            self._own_target(proposed) if number in self.displaced else proposed
+            for number, proposed in enumerate(self._proposed_targets)
         ]
         self.clashes = self._find_clashes()
         """The indices of entries whose fullUrl is that of another resource in the Bundle."""
         self._doubled = frozenset(self._find_doubled())
 
     def _find_clashes(self) -> Mapping[int, str]:
-        """Return, by index, the normalized fullUrls that stand for more than one resource."""
+        """Return the normalized fullUrls that stand for more than one resource, by entry index."""
         first = dict[str, tuple[object, ...]]()
         clashes = dict[int, str]()
         for index, (entry, target) in enumerate(
@@ -113,13 +114,14 @@ class LoadedBundle:
 
     def _find_doubled(self) -> Iterator[int]:
         """
-        Yield the indices of entries with the type and id of another resource before them.
+        Yield the indices of entries with the type and id of a different, earlier resource.
 
-        In a transaction, where the order of entries does not matter, also those of deletions of
-        what other entries store.
+        In a transaction, where the order of entries does not matter, these include deletions of
+        resources that other entries store.
 
-        Two fullUrls are two resources, unless a PUT says which one is stored; a transaction
-        changes each resource once. A history, or one fullUrl twice, has versions of a resource.
+        Two fullUrls are two resources, unless a PUT says which one is stored, and a transaction
+        changes each resource once. A history, and entries with one fullUrl, have versions of one
+        resource.
         """
         if self._bundle.type == "history":
             return
@@ -132,9 +134,9 @@ class LoadedBundle:
             other = first.setdefault(target.reference, entry)
             if other.resource == entry.resource:
                 continue
-            two_names = _versionless(other) != _versionless(entry)
+            different_urls = _versionless_url(other) != _versionless_url(entry)
             if self._bundle.type == "transaction" or (
-                two_names and "PUT" not in {other.method, entry.method}
+                different_urls and "PUT" not in {other.method, entry.method}
             ):
                 yield index
         for index, entry in enumerate(self._bundle.entries):
@@ -145,8 +147,8 @@ class LoadedBundle:
         """
         Return whether an entry creates a resource, so that its id is only a proposal.
 
-        A POST does, and an entry without a request whose fullUrl means something in its own Bundle
-        only. What gets its id from a real UUID or OID cannot have another one.
+        A POST does, and so does an entry without a request whose fullUrl has a meaning in its own
+        Bundle only. A resource whose id comes from a real UUID or OID cannot get another one.
         """
         if self._bundle.type == "history" or entry.method not in {"POST", None}:
             return False
@@ -156,9 +158,9 @@ class LoadedBundle:
         return bool(url) and not is_unique(url) and split_address(url) is None
 
     def claims(self) -> Iterator[tuple[int, Claim]]:
-        """Yield the ids of its resources, with the indices of their entries."""
+        """Yield the ids of the Bundle's resources, with the indices of their entries."""
         for number, (entry, target) in enumerate(
-            zip(self._bundle.entries, self._said_targets, strict=True)
+            zip(self._bundle.entries, self._proposed_targets, strict=True)
         ):
             if entry.resource is not None and target.reference and number not in self._doubled:
                 url = normalized_link(entry.full_url or "")
@@ -166,7 +168,7 @@ class LoadedBundle:
                 yield number, Claim(target.reference, self._creates(entry, target), name)
 
     def definitions(self) -> Iterator[tuple[int, Definition]]:
-        """Yield what the unique fullUrls stand for, with the indices of their entries."""
+        """Yield the resources of globally unique fullUrls, with the indices of their entries."""
         ambiguous = set(self.clashes.values())
         for index, (entry, target) in enumerate(
             zip(self._bundle.entries, self._targets, strict=True)
@@ -180,21 +182,21 @@ class LoadedBundle:
                 yield index, Definition(url, target.reference, digest)
 
     def conditions(self) -> Iterator[Creation]:
-        """Yield what is created on the condition that nothing else matches a search."""
+        """Yield the resources that are created only if nothing else matches a search."""
         if self._bundle.type == "history":
-            return  # what a history reports has been created
+            return  # the resources in a history have been created already
         for entry, target in zip(self._bundle.entries, self._targets, strict=True):
             if target.reference and (condition := _condition(entry, target.resource_type)):
                 yield Creation(condition, target.reference, updates=_updates(entry))
 
     def servers(self) -> Iterator[tuple[str, str]]:
-        """Yield `Type/id` and the server of the resources that keep the id of their server."""
+        """Yield the `Type/id` and the server of resources that keep the id they have there."""
         for entry, target in zip(self._bundle.entries, self._targets, strict=True):
             if (source := self._source(entry, target)) is not None:
                 yield source
 
     def _source(self, entry: ParsedEntry, target: "_Target") -> tuple[str, str] | None:
-        # A request names what it changes, or creates it, except in a history, which reports them.
+        # A request changes or creates a resource of this server; in a history it only reports.
         if entry.method is not None and self._bundle.type != "history":
             return None
         address = split_address(entry.full_url or "")
@@ -205,7 +207,7 @@ class LoadedBundle:
         if address is None or address[1] != reference:
             return None
         is_own = address[0].rstrip("/") in {url.rstrip("/") for url in self._options.base_urls}
-        # The scheme is not part of a server's name, and case plays no part in that of its host.
+        # The scheme does not identify a server, and the case of its host does not matter.
         host, slash, path = address[0].partition("://")[2].partition("/")
         return reference, "" if is_own else f"{host.lower()}{slash}{path}"
 
@@ -247,15 +249,15 @@ class LoadedBundle:
         }
         links = BundleLinks(
             {
-                # A link by the id that an entry said leads to the same as one by its fullUrl.
-                said: refused.get(number, self._targets[number].reference)
+                # A link by the proposed id of an entry has the same target as one by its fullUrl.
+                proposed: refused.get(number, self._targets[number].reference)
                 or self._bundle.entries[number].full_url
-                or said
+                or proposed
                 for number in moved
-                if (said := self._said_targets[number].reference) not in kept
+                if (proposed := self._proposed_targets[number].reference) not in kept
             }
             | {
-                # A link to a resource that is not loaded must not lead to the other server's.
+                # A link to a resource that is not loaded must not lead to the other server's one.
                 entry.full_url: (
                     entry.full_url
                     if number in foreign
@@ -344,17 +346,18 @@ class LoadedBundle:
             return _Target(resource_type, self._id_within(f"#{index}"))
         return _Target(resource_type, "")
 
-    def _own_target(self, said: "_Target") -> "_Target":
-        """Return the target of an entry that cannot have the id that it says."""
-        return _Target(said.resource_type, self._id_within(f"={said.reference}"), assigned=True)
+    def _own_target(self, proposed: "_Target") -> "_Target":
+        """Return the target of an entry that must get another id than it proposes."""
+        new_id = self._id_within(f"={proposed.reference}")
+        return _Target(proposed.resource_type, new_id, assigned=True)
 
     def _id_from(self, full_url: str) -> str:
         """
         Return the id of a resource that has only a fullUrl.
 
-        It is equal for equal resources alone: a real UUID or OID is the same one anywhere, an
-        address on this server names an id, another address is always that of one resource, and
-        anything else means something only within this Bundle.
+        Two resources get the same id only if they are the same: a real UUID or OID is globally
+        unique, a URL of this server contains the id, any other URL identifies one resource, and
+        everything else has a meaning only within this Bundle.
         """
         own = split_reference(full_url, self._options.base_urls)
         if own is not None and own != split_reference(full_url):
@@ -368,19 +371,19 @@ class LoadedBundle:
         return self._id_within(f"/{url}")
 
     def _id_within(self, name: str) -> str:
-        """Return an id that means something within this Bundle alone."""
+        """Return an id that no other Bundle assigns."""
         return str(uuid5(NAMESPACE_URL, f"{self._digest}{name}"))
 
 
 class _Target(msgspec.Struct, frozen=True):
-    """The resource that an entry stands for."""
+    """The resource that an entry stores or changes."""
 
     resource_type: str
     id: str
-    """Empty if nothing says it."""
+    """Empty if it is unknown."""
     from_full_url: bool = False
     assigned: bool = False
-    """Whether the id replaces that of the resource."""
+    """Whether the id replaces the one in the resource."""
 
     @property
     def reference(self) -> str:
@@ -389,7 +392,7 @@ class _Target(msgspec.Struct, frozen=True):
 
 
 def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
-    """Return the condition of creating the resource of an entry, as `Type?search`."""
+    """Return the condition on which an entry creates its resource, as `Type?search`."""
     if entry.method == "POST" and entry.if_none_exist:
         return f"{resource_type}?{entry.if_none_exist.rpartition('?')[2]}"
     if entry.method == "PUT" and "?" in (entry.url or ""):
@@ -398,17 +401,17 @@ def _condition(entry: ParsedEntry, resource_type: str) -> str | None:
 
 
 def _updates(entry: ParsedEntry) -> bool:
-    """Return whether an entry updates what matches its condition: a PUT without an id."""
+    """Return whether an entry updates the match of its condition: a PUT without an id does."""
     return entry.method == "PUT" and identity_of(entry.resource or b"").usable_id is None
 
 
 def _deleted(entry: ParsedEntry) -> str:
-    """Return what an entry deletes, as `Type/id`; empty if it deletes nothing, or by a search."""
+    """Return the `Type/id` that an entry deletes; empty if it deletes none, or by a search."""
     named = split_reference(entry.url or "") if entry.method == "DELETE" else None
     return "/".join(named or ())
 
 
-def _versionless(entry: ParsedEntry) -> str:
+def _versionless_url(entry: ParsedEntry) -> str:
     """Return the fullUrl of an entry without a version."""
     return _HISTORY.sub("", normalized_link(entry.full_url or ""))
 

@@ -1,4 +1,4 @@
-"""The files to load, and the JSON documents in them, read as a stream."""
+"""Find the files to load, and read the JSON documents in them as a stream."""
 
 from codecs import BOM_UTF8
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -19,18 +19,18 @@ SUFFIXES = (*LINE_SUFFIXES, ".json")
 
 
 class InputDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of NDJSON, or the content of a file that is a single document."""
+    """One line of an NDJSON file, or the content of a file that is a single document."""
 
     path: str
     line: int | None
     """Counted from 1; None for a single document."""
     content: bytes = b""
     unreadable: str | None = None
-    """Why the file could not be read any further; the content is then empty."""
+    """Why the rest of the file cannot be read, with an empty content; None for a document."""
 
     @property
     def digest(self) -> str:
-        """The hash of the content, which documents with the same content have."""
+        """The hash of the content, equal for documents with the same content."""
         return xxh3_128_hexdigest(self.content)
 
 
@@ -43,7 +43,7 @@ class InputChunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FoundFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """The files that a list of paths names."""
+    """The files that are named or lie in named folders."""
 
     paths: tuple[Path, ...]
     """Files in the order of loading, without repetition."""
@@ -54,7 +54,7 @@ class FoundFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_files(paths: Iterable[Path]) -> FoundFiles:
-    """Return the named files and, sorted, those in the named folders except hidden ones."""
+    """Return the named files and, sorted, the files in named folders, except hidden ones."""
     files: dict[Path, None] = {}
     skipped = 0
     for path in paths:
@@ -93,7 +93,7 @@ def read_chunks(files: FoundFiles) -> Generator[InputChunk]:
 
 
 def _read(path: Path) -> Iterator[tuple[int, InputDocument]]:
-    """Yield each document with the position after it in the file on disk."""
+    """Yield each document with the number of bytes on disk read so far."""
     name, line = str(path), None
     source = _Source(path)
     is_ndjson = _plain_name(path).endswith(LINE_SUFFIXES)
@@ -127,7 +127,7 @@ class _Source:
         self.position = 0
         """The bytes on disk read so far."""
         self.lines = 0
-        """The ends of lines read so far."""
+        """The newlines read so far."""
 
     def blocks(self) -> Iterator[bytes]:
         """
@@ -158,7 +158,7 @@ class _Source:
             yield block
 
     def _decompress(self, rest: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        """Decompress the members of a gzip file; zeros between and behind them are padding."""
+        """Decompress the members of a gzip file, skipping zero padding between and after them."""
         while rest:
             if not rest.startswith(GZIP_MAGIC):
                 raise _UnreadableError(
@@ -189,7 +189,7 @@ def _documents(source: _Source, *, is_ndjson: bool) -> Iterator[tuple[int | None
     lines = (
         (number, text)
         for number, line in enumerate(_lines(source.blocks()), 1)
-        if (text := _without_mark(line))
+        if (text := _stripped(line))
     )
     first = [] if is_ndjson else list(islice(lines, 2))
     if is_ndjson or _are_lines([text for _, text in first]):
@@ -201,14 +201,14 @@ def _documents(source: _Source, *, is_ndjson: bool) -> Iterator[tuple[int | None
         try:
             content.extend(source.blocks())
         except _UNREADABLE:
-            if _is_object(text := _without_mark(b"".join(content))):
+            if _is_object(text := _stripped(b"".join(content))):
                 yield None, text
             raise
-        yield None, _without_mark(b"".join(content))
+        yield None, _stripped(b"".join(content))
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield lines; before an error, the last one only if it is a complete object."""
+    """Yield lines; if an error ends them, the last one only if it is a complete JSON object."""
     started = list[bytes]()
     try:
         for block in blocks:
@@ -225,14 +225,14 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield b"".join(started)
 
 
-def _without_mark(text: bytes) -> bytes:
-    """Return text without white space around it and without a byte order mark at its beginning."""
+def _stripped(text: bytes) -> bytes:
+    """Return text without surrounding white space and without a byte order mark at its start."""
     text = text.strip()
     return text[len(BOM_UTF8) :].lstrip() if text[:3] == BOM_UTF8 else text
 
 
 def _are_lines(first: Sequence[bytes]) -> bool:
-    """Return whether the first two lines can only be NDJSON: one of them is an object."""
+    """Return whether the first two lines show that a file is NDJSON: one of them is an object."""
     return len(first) > 1 and any(map(_is_object, first))
 
 

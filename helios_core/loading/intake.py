@@ -42,12 +42,12 @@ _CONDITIONAL = re.compile(rb'"reference"\s*:\s*"[^"?#]{1,2000}?(?:\?|\\u003[fF])
 
 
 class UnresolvedLink(msgspec.Struct, frozen=True, array_like=True):
-    """A link that is kept as it is; each is reported once per resource."""
+    """A link that is kept unchanged because its target is unknown; reported once per resource."""
 
     path: str
     link: str
     match: Match | None = None
-    """What matches a conditional reference; None for a temporary link."""
+    """How a conditional reference matches; None for a temporary link."""
 
 
 class ParsedChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,12 +63,12 @@ class Intake:
     """Parses the documents of a load."""
 
     def __init__(self, options: LoadOptions, index: LinkIndex | None = None) -> None:
-        """Open the index that the options name, unless it is passed."""
+        """Take an index, or open the one that the options name."""
         self.options = options
         if index is None and options.index_path is not None:
             index = LinkIndex(Path(options.index_path), read_only=True)
         self._index = index
-        # Links between files are often the same ones: to a hospital, to its doctors.
+        # Many resources link to the same ones in other files: a hospital, its doctors.
         self._target = lru_cache(maxsize=10_000)(index.target) if index else None
 
     def parse_chunk(self, chunk: InputChunk) -> ParsedChunk:
@@ -132,7 +132,7 @@ class Intake:
 
     def content_hash(self, resource: LoadedResource) -> int:
         """
-        Return the signed hash of what is stored of a resource, with its links resolved.
+        Return the signed hash of a resource as it is stored, with its links resolved.
 
         Raises:
             InvalidResource: The content is invalid.
@@ -152,7 +152,7 @@ class Intake:
 
     def with_links(self, resource: LoadedResource) -> tuple[bytes, dict[str, Match | None]]:
         """
-        Return the content with its links rewritten, and those that could not be resolved.
+        Return the content with its links rewritten, and the links that could not be resolved.
 
         Raises:
             InvalidResource: The content is invalid.
@@ -190,7 +190,7 @@ class Intake:
 
 
 class _LoadLinks:
-    """What the links of one resource stand for: by its Bundle, and then by the other files."""
+    """Resolves the links of one resource: within its Bundle, and then in the other files."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class _LoadLinks:
         self._options = options
 
     def resolve(self, link: str) -> str | None:
-        """Return the link to write instead, or None for one to keep."""
+        """Return the link that replaces another one, or None to keep it."""
         search = conditional_search(link, self._options.base_urls) if self._conditional else None
         if search and (target := self._conditional.get(search)):
             return target
@@ -226,7 +226,7 @@ class _LoadLinks:
 
 
 def find_conditional_references(content: bytes, options: LoadOptions) -> set[str]:
-    """Return the conditional references in JSON; none if it is broken or a stored Bundle."""
+    """Return the conditional references of a resource; none if it is invalid or a Bundle."""
     if not _may_be_conditional(content) or resource_type_of(content) == "Bundle":
         return set()
     with suppress(InvalidResource):  # it is reported when the resource is loaded
@@ -243,5 +243,5 @@ def _may_be_conditional(content: bytes) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, InvalidResource):
         return str(error)
-    # The message of an error that nobody expected can contain the resource.
+    # The message of an unexpected error may quote the resource.
     return f"parsing it failed with {type(error).__name__}"

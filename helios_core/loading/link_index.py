@@ -1,8 +1,8 @@
 """
-What the Bundles of one load say about each other's resources, in a temporary file.
+A temporary database of the links between the files of one load.
 
-It holds the fullUrls that mean the same in every Bundle, the conditional references and the ids
-that entries claim. A file keeps the memory bounded, and the processes that parse can read it.
+It has the fullUrls that mean the same in every Bundle, the conditional references, and the ids
+that entries claim. As a file it keeps memory bounded, and the parsing processes can read it.
 """
 
 import re
@@ -65,16 +65,16 @@ CREATE TABLE terms (
 
 
 def is_unique(url: str) -> bool:
-    """Return whether a normalized fullUrl is a real UUID or OID, which means the same anywhere."""
+    """Return whether a normalized fullUrl is a real UUID or OID, so that it is globally unique."""
     is_uuid = _UUID.fullmatch(url) is not None and url not in _NOT_UNIQUE
     return is_uuid or _OID.fullmatch(url) is not None
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """What one Bundle says that a unique fullUrl stands for."""
+    """The resource that a globally unique fullUrl stands for in one Bundle."""
 
     url: str
-    """Normalized."""
+    """The normalized fullUrl."""
     target: str
     """`Type/id`."""
     digest: int
@@ -82,40 +82,40 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 class Creation(msgspec.Struct, frozen=True):
-    """What an entry creates if nothing else matches its condition."""
+    """A resource that an entry creates if nothing else matches its condition."""
 
     reference: str
     """The condition, as `Type?search`."""
     target: str
     """`Type/id`."""
     updates: bool
-    """Whether it updates the one resource that matches."""
+    """Whether the entry updates the resource if one matches (a conditional PUT)."""
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True):
-    """The id that an entry of a Bundle, or a line, has or proposes for its resource."""
+    """The id that a Bundle entry or an NDJSON line names or proposes for its resource."""
 
     target: str
     """`Type/id`."""
     creates: bool
-    """Whether it creates a resource, for which the id is a proposal; otherwise it names one."""
+    """Whether the id is a proposal for a resource to create; otherwise it names a resource."""
     name: str
-    """A fullUrl that is that of one resource anywhere, normalized; empty if there is none."""
+    """The normalized fullUrl if it is globally unique, otherwise empty."""
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):
-    """What is stored with an id that is claimed more than once."""
+    """The content of a resource whose id is claimed more than once."""
 
     target: str
     """`Type/id`."""
     hash: int
     """A signed hash of the content with its links resolved."""
     name: str
-    """As in a claim."""
+    """As in `Claim`."""
 
 
 class Match(StrEnum):
-    """What matches a conditional reference."""
+    """How many resources match a conditional reference."""
 
     ONE = "one"
     NOTHING = "nothing"
@@ -125,7 +125,7 @@ class Match(StrEnum):
 
 
 class LinkIndex:
-    """A connection to the temporary file; used by one thread at a time."""
+    """A connection to the temporary database, for one thread at a time."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
@@ -134,14 +134,14 @@ class LinkIndex:
             f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
         )
         self.has_lines = False
-        """Whether there are resources that are not in Bundles."""
+        """Whether the load has resources outside of Bundles."""
         if not read_only:
             self._database.executescript(f"{_SCHEMA} BEGIN;")
 
     @classmethod
     @contextmanager
     def temporary(cls) -> Iterator[Self]:
-        """Create an index and remove it in the end."""
+        """Yield a new index, which is removed at the end of the context."""
         with TemporaryDirectory(prefix="helios_load_") as folder:
             index = cls(Path(folder) / "links")
             with closing(index):
@@ -152,11 +152,11 @@ class LinkIndex:
         self._database.close()
 
     def publish(self) -> None:
-        """Let other processes see what has been added; nothing may be added afterwards."""
+        """Make the index readable for other processes; nothing may be added afterwards."""
         self._database.execute("COMMIT")
 
     def define(self, definition: Definition) -> bool:
-        """Add what a fullUrl stands for; return whether another Bundle says otherwise."""
+        """Add a definition; return whether another Bundle defines the fullUrl differently."""
         row = (definition.url, definition.target, definition.digest)
         insert = "INSERT INTO full_urls VALUES (?, ?, ?, 0) ON CONFLICT DO NOTHING"
         if self._database.execute(insert, row).rowcount:
@@ -196,17 +196,17 @@ class LinkIndex:
 
     @property
     def may_be_contested(self) -> bool:
-        """Whether an id is contested, or can be once it is known what the lines name."""
+        """Whether an id is contested, or may be once the ids of lines have been added."""
         creates = self.has_lines and self._exists("SELECT 1 FROM claims WHERE creates")
         return creates or self.has_contested
 
     @property
     def has_contested(self) -> bool:
-        """Whether an id can be that of two resources, one of which an entry creates."""
+        """Whether two resources may have the same id, and an entry creates one of them."""
         return self._exists("SELECT 1 FROM claims WHERE creates AND contested")
 
     def is_contested(self, target: str) -> bool:
-        """Return whether an id can be that of two resources, one of which an entry creates."""
+        """Return whether two resources may have this id, and an entry creates one of them."""
         select = "SELECT 1 FROM claims WHERE target = ? AND creates AND contested"
         return self._exists(select, target)
 
@@ -219,17 +219,17 @@ class LinkIndex:
         return self._exists("SELECT 1 FROM claims WHERE target = ? AND creates", target)
 
     def add_contents(self, contents: Iterable[Content]) -> None:
-        """Add what is stored with ids that are contested."""
+        """Add contents of resources whose ids are contested."""
         self._database.executemany(
             "INSERT INTO contents VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             ((content.target, content.hash, content.name) for content in contents),
         )
 
     def is_another(self, content: Content) -> bool:
-        """Return whether other resources have the id of a content, and none the name or hash."""
+        """Return whether contents with the same id are known, but none with its hash or name."""
         if not self._exists("SELECT 1 FROM contents WHERE target = ?", content.target):
             return False
-        # One query for both would look at every content of the id.
+        # One query for both would read every content with the id.
         of_hash = "SELECT 1 FROM contents WHERE target = ? AND hash = ?"
         of_name = "SELECT 1 FROM contents WHERE target = ? AND name = ? AND name <> ''"
         return not (
@@ -238,22 +238,22 @@ class LinkIndex:
         )
 
     def displace(self, bundle: str, targets: Iterable[str]) -> None:
-        """Note the ids that what a Bundle creates must not have; equal Bundles are one."""
+        """Note the ids that a Bundle's created resources must not have; equal Bundles are one."""
         insert = "INSERT INTO displaced VALUES (?, ?) ON CONFLICT DO NOTHING"
         self._database.executemany(insert, ((bundle, target) for target in targets))
 
     def displaced(self, bundle: str) -> frozenset[str]:
-        """Return the ids that what a Bundle creates must not have, as `Type/id`."""
+        """Return the ids that a Bundle's created resources must not have, as `Type/id`."""
         select = "SELECT target FROM displaced WHERE bundle = ?"
         return frozenset(target for (target,) in self._database.execute(select, (bundle,)))
 
     @property
     def has_displaced(self) -> bool:
-        """Whether anything must have another id."""
+        """Whether any resource must get another id."""
         return self._exists("SELECT 1 FROM displaced")
 
     def forget_links(self) -> None:
-        """Drop what was found before it was known what must have another id."""
+        """Drop the links that were added before it was known which resources get another id."""
         for table in ("full_urls", "servers", "conditionals", "conditions"):
             self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
 
@@ -261,13 +261,13 @@ class LinkIndex:
         return self._database.execute(f"{select} LIMIT 1", values).fetchone() is not None
 
     def add_server(self, target: str, server: str) -> None:
-        """Note the server of the first resource that has this `Type/id` in a Bundle."""
+        """Note the server of a resource in a Bundle, unless one is known for its `Type/id`."""
         self._database.execute(
             "INSERT INTO servers VALUES (?, ?) ON CONFLICT DO NOTHING", (target, server)
         )
 
     def belongs_to_another(self, target: str, server: str) -> bool:
-        """Return whether the first resource that has this `Type/id` is of another server."""
+        """Return whether the first resource with this `Type/id` comes from another server."""
         select = "SELECT 1 FROM servers WHERE target = ? AND server <> ?"
         return self._database.execute(select, (target, server)).fetchone() is not None
 
@@ -284,7 +284,7 @@ class LinkIndex:
         return next(self.conditionals(), None) is not None
 
     def conditionals(self) -> Iterator[str]:
-        """Yield the conditional references; the index may be changed meanwhile."""
+        """Yield the conditional references; the index may change between two of them."""
         last = ""
         select = "SELECT reference FROM conditionals WHERE reference > ? ORDER BY 1 LIMIT 500"
         while rows := self._database.execute(select, (last,)).fetchall():
@@ -308,7 +308,7 @@ class LinkIndex:
         return [reference for (reference,) in rows]
 
     def add_change(self, target: str) -> None:
-        """Note that the load changes a resource, and drop what its earlier version matched."""
+        """Note that the load changes a resource, and drop the matches of its earlier version."""
         insert = "INSERT INTO changed VALUES (?) ON CONFLICT DO NOTHING"
         if not self._database.execute(insert, (target,)).rowcount:
             self._database.execute("DELETE FROM matches WHERE target = ?", (target,))
@@ -331,7 +331,7 @@ class LinkIndex:
         )
 
     def add_condition(self, creation: Creation) -> None:
-        """Note that an entry creates a resource if no other one matches."""
+        """Note that an entry creates a resource unless another one matches."""
         self.add_conditionals([creation.reference])
         self._database.execute(
             "INSERT INTO conditions VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -342,8 +342,8 @@ class LinkIndex:
         """
         Decide which resources are not created, once all matches are known.
 
-        Of those that are to be created on one condition the first is, unless others match. The
-        others are not, or update what is there.
+        If several entries have the same condition, only the first creates its resource, and only
+        if no other resource matches. The other entries create nothing, or update the match.
         """
         select = "SELECT reference FROM conditions GROUP BY 1 ORDER BY min(rowid)"
         for (reference,) in self._database.execute(select).fetchall():
@@ -367,7 +367,7 @@ class LinkIndex:
                     self._refuse(target, kept)
 
     def _move_matches(self, target: str, updated: str) -> None:
-        """Let a resource match what the one matches that is loaded over it, and nothing else."""
+        """Replace the matches of a resource by those of `target`, which is loaded over it."""
         self._database.execute("DELETE FROM matches WHERE target = ?", (updated,))
         update = "UPDATE matches SET target = ? WHERE target = ?"
         self._database.execute(update, (updated, target))
@@ -383,13 +383,17 @@ class LinkIndex:
             self._database.execute("DELETE FROM full_urls WHERE target = ?", (target,))
 
     def refused(self, target: str) -> str | None:
-        """Return what exists in place of a resource, empty if that is not one; None if nothing."""
+        """
+        Return the match in place of a resource that is not created; None if it is created.
+
+        The match is a `Type/id`, or empty if it is not exactly one resource.
+        """
         select = "SELECT match FROM refused WHERE target = ?"
         row: tuple[str] | None = self._database.execute(select, (target,)).fetchone()
         return None if row is None else row[0]
 
     def conditional_target(self, reference: str) -> tuple[Match, str | None]:
-        """Return what matches a conditional reference, and `Type/id` if that is one resource."""
+        """Return how a conditional reference matches, with the `Type/id` of a single match."""
         select = "SELECT 1 FROM conditionals WHERE reference = ? AND unsupported"
         if self._database.execute(select, (reference,)).fetchone():
             return Match.UNSUPPORTED, None

@@ -1,4 +1,4 @@
-"""Find out what the links between the files of a load stand for, before anything is written."""
+"""Resolve the links between the files of a load, before anything is written."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
@@ -26,32 +26,32 @@ from helios_core.storage.data_provider import SearchPage, SearchQuery, SupportsS
 from helios_core.storage.resource_keys import TypeKey
 
 DISPLACED = (
-    "another resource has its type and id; it is loaded with an id of its own, to which the links "
-    "in its Bundle lead"
+    "another resource has its type and id; it is loaded under a new id, and the links in its "
+    "Bundle lead to that"
 )
 CLASH = "its fullUrl is also that of another resource; links to it from other files are kept"
 _TWO = 2
 MAX_ROUNDS = 20
-"""How many links long the chains in a Bundle may be; what is behind them counts as different."""
+"""Maximum length of chains of links in a Bundle; resources beyond it get other ids."""
 MAX_PAGE = 500
-Patiently: TypeAlias = Callable[
+RetryUntilStop: TypeAlias = Callable[
     [Callable[[], Coroutine[Any, Any, SearchPage]]], Awaitable[SearchPage | None]
 ]
-"""Asks a store, again while it does not respond; None once the load is to stop."""
+"""Calls a store, again while it does not respond; returns None once the load is to stop."""
 
 _DECIDED = {Match.SEVERAL, Match.UNSUPPORTED}
 
 
 class ScannedChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """What the scan of one chunk found."""
+    """The result of scanning one chunk."""
 
     clashes: tuple[LoadProblem, ...] = ()
-    """The entries whose fullUrl or id is that of another resource, too."""
+    """The entries whose fullUrl or id is also that of another resource."""
     bytes_done: int
 
 
 def scan(files: FoundFiles, options: LoadOptions, index: LinkIndex) -> Generator[ScannedChunk]:
-    """Add to the index what fullUrls stand for elsewhere, conditional references, and claims."""
+    """Add globally unique fullUrls, conditional references and claims to the index."""
     for chunk in read_chunks(files):
         clashes = [
             clash for document in chunk.documents for clash in _scan(document, options, index)
@@ -67,10 +67,10 @@ def _scan(document: InputDocument, options: LoadOptions, index: LinkIndex) -> li
             index.has_lines = True
             return []
         bundle = LoadedBundle(document, options, index)
-    except Exception:  # noqa: BLE001 - what is wrong is reported when the document is loaded
+    except Exception:  # noqa: BLE001 - it is reported when the document is loaded
         return []
     clashes = dict.fromkeys(bundle.clashes, CLASH)
-    clashes |= {entry: CLASH for entry, made in bundle.definitions() if index.define(made)}
+    clashes |= {entry: CLASH for entry, url in bundle.definitions() if index.define(url)}
     clashes |= dict.fromkeys(bundle.displaced, DISPLACED)
     index.add_claims(claim for _, claim in bundle.claims())
     for creation in bundle.conditions():
@@ -89,13 +89,13 @@ class Contest:
     """Finds the entries that create a resource with the id of another one."""
 
     def __init__(self, index: LinkIndex, options: LoadOptions) -> None:
-        """Take the index of a scan."""
+        """Take the index that a scan has filled."""
         self._index = index
         self._options = options
         self._intake = Intake(options, index)
 
     def note_named(self, files: FoundFiles) -> Generator[ScannedChunk]:
-        """Add the contents of contested ids that PUTs and lines name; who names an id has it."""
+        """Add the contents of contested ids that PUTs and lines name; naming an id wins it."""
         in_bundles = self._index.has_contested
         for chunk in read_chunks(files):
             for document in chunk.documents:
@@ -121,10 +121,10 @@ class Contest:
 
     def settle(self, files: FoundFiles) -> Generator[ScannedChunk]:
         """
-        Add what must have another id.
+        Note which resources must get another id.
 
-        Of those that create resources with one id, which nobody names, the first Bundle has it.
-        Equal contents are one resource.
+        If several Bundles create resources with one id, and nothing names it, the first Bundle
+        keeps it. Equal contents are one resource.
         """
         for chunk in read_chunks(files):
             for document in filter(is_unpacked, chunk.documents):
@@ -134,44 +134,44 @@ class Contest:
 
     def _settle(self, document: InputDocument) -> None:
         contents = list(self._created(document, self._index.is_contested))
-        others = {each.target for each in contents if self._index.is_another(each)}
+        others = {content.target for content in contents if self._index.is_another(content)}
         if not others:
             self._index.add_contents(contents)
             return
         before = set(self._created(document, self._index.is_repeated))
         for _ in range(MAX_ROUNDS):
             self._index.displace(document.digest, others)
-            # A link to what gets another id makes another resource, whatever its name.
+            # A link to a resource with another id makes a different content, whatever its name.
             contents = [
-                each if each in before else msgspec.structs.replace(each, name="")
-                for each in self._created(document, self._index.is_repeated)
+                content if content in before else msgspec.structs.replace(content, name="")
+                for content in self._created(document, self._index.is_repeated)
             ]
-            others = {each.target for each in contents if self._is_another(each)}
+            others = {content.target for content in contents if self._is_another(content)}
             if not others:
                 self._index.add_contents(contents)
                 return
-        rest = {each.target for each in contents}
+        rest = {content.target for content in contents}
         self._index.displace(document.digest, rest)
 
     def _is_another(self, content: Content) -> bool:
-        # Of ids that only resources of one name have, the contents are not noted.
+        # Contents are not noted for an id that only resources of one name have.
         is_noted = bool(content.name) or self._index.is_contested(content.target)
         return not is_noted or self._index.is_another(content)
 
     def _created(
-        self, document: InputDocument, chosen: Callable[[str], bool]
+        self, document: InputDocument, is_selected: Callable[[str], bool]
     ) -> Iterator[Content]:
-        return self._contents(document, lambda claim: claim.creates and chosen(claim.target))
+        return self._contents(document, lambda claim: claim.creates and is_selected(claim.target))
 
     def _contents(
-        self, document: InputDocument, chosen: Callable[[Claim], bool]
+        self, document: InputDocument, is_selected: Callable[[Claim], bool]
     ) -> Iterator[Content]:
-        """Yield what a Bundle stores with the ids of some claims, unless it gets another id."""
+        """Yield the contents of a Bundle's selected claims, unless they get another id."""
         bundle = LoadedBundle(document, self._options, self._index)
         claims = {
             number: claim
             for number, claim in bundle.claims()
-            if number not in bundle.displaced and chosen(claim)
+            if number not in bundle.displaced and is_selected(claim)
         }
         if not claims:
             return
@@ -187,16 +187,16 @@ class Contest:
 
 
 class ConditionalSearch:
-    """Searches the files and the store for what the conditional references stand for."""
+    """Searches the files and the store for the matches of conditional references."""
 
     def __init__(self, index: LinkIndex, options: LoadOptions) -> None:
-        """Compile the references of the index; those that cannot be are noted in it."""
+        """Compile the references of the index, and note in it those that are not supported."""
         self._index = index
         self._intake = Intake(options, index)
         self._version = options.fhir_version
         self._filter = lru_cache(maxsize=1000)(self._compile)
         self._unindexed = dict[str, list[str]]()
-        """By resource type, the references to which terms do not lead."""
+        """By resource type, the references that cannot be found by terms."""
         self._types = set[str]()
         for reference in index.conditionals():
             self._prepare(reference)
@@ -232,7 +232,7 @@ class ConditionalSearch:
             )
         except (InvalidParameter, UnsupportedParameter, ValueError):
             return None
-        # A chain is a search of its own, which the other files would have to answer, too.
+        # A chain is a search of its own, which would have to cover the other files, too.
         return None if filter_.lookups else filter_
 
     def search_files(self, files: FoundFiles) -> Generator[ScannedChunk]:
@@ -247,7 +247,7 @@ class ConditionalSearch:
             yield ScannedChunk(bytes_done=chunk.bytes_done)
 
     def _resources(self, chunk: InputChunk) -> Iterator[tuple[str, str, bytes | None]]:
-        """Yield type, id and content of the changes of the types that are searched."""
+        """Yield type, id and content of changes to resources of the searched types."""
         for document in chunk.documents:
             if not any(needle in document.content for needle in self._needles):
                 continue
@@ -285,7 +285,9 @@ class ConditionalSearch:
         except Exception:  # noqa: BLE001 - it is reported when the document is loaded
             return
 
-    async def search_store(self, store: SupportsSearch, tenant: str, patiently: Patiently) -> None:
+    async def search_store(
+        self, store: SupportsSearch, tenant: str, retry: RetryUntilStop
+    ) -> None:
         """Add the matches among the stored resources that the load does not change."""
         for reference in self._index.conditionals():
             filter_ = self._filter(reference)
@@ -294,7 +296,7 @@ class ConditionalSearch:
                 key = TypeKey(tenant, self._version, filter_.resource_type)
                 query = SearchQuery(filter=filter_)
                 search = partial(store.search, key, query, count=count, after=after)
-                if (page := await patiently(search)) is None:
+                if (page := await retry(search)) is None:
                     return
                 for version in page.resources:
                     target = f"{filter_.resource_type}/{version.id}"

@@ -39,13 +39,14 @@ from helios_core.storage.data_provider import (
 )
 
 MAX_PROBLEMS = 100
-"""How many bad resources a summary lists; the rest are counted."""
+"""Maximum number of bad resources that a summary lists; the others are only counted."""
 
 WRITE_CHANGES = 2000
 WRITE_BYTES = 4 * 1024 * 1024
 PATIENCE = 600
-"""Seconds for which a store is asked again that is busy, slow or away, for one piece of work."""
+"""For how many seconds one call is repeated while the store is busy, slow or down."""
 PAUSE = 1
+"""Seconds between two attempts."""
 GRACE = 0.5
 """Seconds for which a write in progress may go on once the load is to stop."""
 
@@ -58,11 +59,11 @@ class LoadPhase(StrEnum):
     SCANNING = "scanning"
     """Finding the entries of Bundles, to which other resources may refer."""
     SEARCHING = "searching"
-    """Finding the resources that conditional references mean."""
+    """Finding the resources that conditional references match."""
     LOADING = "loading"
     """Parsing and writing."""
     WAITING = "waiting for the store"
-    """Asking again a store that is busy, slow or away."""
+    """Repeating a call while the store is busy, slow or down."""
 
 
 class LoadProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +83,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     files: int
     skipped: int
-    """Files in the named folders that were skipped because their names are not those of JSON."""
+    """Files in named folders that were skipped because of their names."""
     read: int
     """Resources read, including bad ones."""
     created: int
@@ -93,21 +94,21 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[LoadProblem, ...]
     """The first bad resources, at most `MAX_PROBLEMS`."""
     unresolved: int
-    """Links to a `urn:` of no loaded Bundle, counted once per resource; they are kept."""
+    """Links to a `urn:` that no loaded Bundle defines, counted once per resource, and kept."""
     unresolved_distinct: int
-    """How many of these are different."""
+    """The number of different links among these."""
     unresolved_by_file: tuple[tuple[Path, int], ...]
-    """The files that contain them, with their numbers, in the order of loading."""
+    """How many of these each file has, in the order of loading."""
     unmatched: int
     """Conditional references that do not match one resource, counted once per resource."""
     unmatched_by_reason: tuple[tuple[Match, int], ...]
-    """How many of these match nothing or several, or are not supported, without zeros."""
+    """How many of these match nothing or several resources or are not supported; no zeros."""
     unmatched_by_file: tuple[tuple[Path, int], ...]
-    """The files that contain them, with their numbers, in the order of loading."""
+    """How many of these each file has, in the order of loading."""
     clashed: int
-    """Entries whose fullUrl is that of another resource, or whose id is and was replaced."""
+    """Entries whose fullUrl, or whose id (which is replaced), is also that of another resource."""
     clashes: tuple[LoadProblem, ...]
-    """The first of these, at most `MAX_PROBLEMS`."""
+    """The first of these entries, at most `MAX_PROBLEMS`."""
     interrupted: bool
     """Whether the load was stopped before its end; what was written stays."""
     seconds: float
@@ -119,7 +120,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_good(self) -> bool:
-        """Whether everything was loaded, without clashes and unclear conditional references."""
+        """Whether everything was loaded, without clashes or unmatched conditional references."""
         return not (self.bad or self.unmatched or self.clashed or self.interrupted)
 
 
@@ -212,7 +213,7 @@ def _by_file(counts: Counter[str]) -> tuple[tuple[Path, int], ...]:
     return tuple((Path(path), count) for path, count in counts.items())
 
 
-async def load(  # noqa: PLR0913 - what to load, where to, how, and a callback
+async def load(  # noqa: PLR0913 - source, target, options and a callback
     paths: Sequence[Path],
     provider: SupportsWrites,
     *,
@@ -228,19 +229,19 @@ async def load(  # noqa: PLR0913 - what to load, where to, how, and a callback
     Load files, and the .json, .ndjson and .jsonl files in folders, plain or gzip.
 
     A file contains NDJSON, a Bundle or a single resource, which is detected from its content. A
-    resource keeps its id; a Bundle entry without one gets an id by its fullUrl, and with
-    `assign_ids` every other resource without a usable one gets an id by its content. Loading again
-    is an update, and an unchanged resource gets no new version. A bad resource is reported and the
-    rest is loaded; with `strict`, loading stops at the first bad one, and what was written before
-    stays. A Bundle is not atomic here: its entries are written in chunks with everything else.
-    When `stopping` is set, the load ends within a second and returns what it has done.
+    resource keeps its id; a Bundle entry without one gets an id from its fullUrl, and with
+    `assign_ids` every other resource without a valid one gets an id from its content. Loading
+    again is an update, and an unchanged resource gets no new version. A bad resource is reported
+    and the rest is loaded; with `strict`, loading stops at the first bad one, and what was written
+    before stays. A Bundle is not atomic here: its entries are written in chunks with everything
+    else. When `stopping` is set, the load ends within a second and returns its summary so far.
 
-    A data provider that is busy, slow or away is asked again for `PATIENCE` seconds. Where the
-    answer to a write was lost, what had been written counts as unchanged.
+    While the data provider is busy, slow or down, a call is repeated for up to `PATIENCE` seconds.
+    If the response to a write was lost, the repeated write counts its changes as unchanged.
 
     Raises:
         BackendUnavailable: The data provider does not respond; what was written before stays, and
-            loading again goes on.
+            loading again continues.
     """
     files = await asyncio.to_thread(find_files, paths)
     tally = _Tally(files, on_progress)
@@ -270,20 +271,20 @@ class _Load:
     async def resolve_links(
         self, provider: SupportsWrites, options: LoadOptions, tenant: str
     ) -> None:
-        """Fill the index with what the links between the files stand for."""
+        """Fill the index with the targets of the links between the files."""
         await self._scan(LoadPhase.SCANNING, scan(self._files, options, self._index))
         await self._settle_ids(options)
         if not self._stopping.is_set() and self._index.has_conditionals:
             search = ConditionalSearch(self._index, options)
             await self._scan(LoadPhase.SEARCHING, search.search_files(self._files))
             if isinstance(provider, SupportsSearch):
-                await search.search_store(provider, tenant, self._patiently)
+                await search.search_store(provider, tenant, self._retry)
             self._index.settle_conditions()
         if not self._stopping.is_set():
             self._index.publish()
 
     async def _settle_ids(self, options: LoadOptions) -> None:
-        """Find what must have another id than it says, and the links again if there is any."""
+        """Find the resources that must get another id; if there are any, scan the links again."""
         if self._stopping.is_set() or not self._index.may_be_contested:
             return
         contest = Contest(self._index, options)
@@ -307,7 +308,7 @@ class _Load:
             async for changes in chunks:
                 for batch in _batches(changes.changes):
                     write = partial(provider.write, tenant, options.fhir_version, batch)
-                    applied = await self._patiently(write)
+                    applied = await self._retry(write)
                     if applied is None:
                         return
                     self._tally.outcomes.update(change.outcome for change in applied)
@@ -315,17 +316,17 @@ class _Load:
                 if options.strict and self._tally.bad:
                     return
 
-    async def _patiently(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+    async def _retry(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
         """
-        Return what the store answers, asked again while it does not; None once it is to stop.
+        Return the result of a call, repeated while the store is unavailable; None when stopped.
 
-        Whether a write was done whose answer was lost does not matter: each of its changes is of
-        another resource, which writing it again leaves as it is.
+        A write whose response was lost may be repeated: it changes each resource once, so writing
+        the same again changes nothing.
         """
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                return await _finish(ask(), self._stopping)
+                return await _finish(call(), self._stopping)
             except StoreReplaced:
                 raise
             except BackendUnavailable as error:
@@ -337,14 +338,14 @@ class _Load:
 
 
 async def _finish(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | None:
-    """Return what a coroutine returns, or None if it takes too long once `stopping` is set."""
+    """Return the result of a coroutine; None if it takes over `GRACE` once `stopping` is set."""
     if stopping.is_set():
         work.close()
         return None
     task, stop = asyncio.create_task(work), asyncio.create_task(stopping.wait())
     try:
-        either: set[asyncio.Task[Any]] = {task, stop}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Task[Any]] = {task, stop}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({task}, timeout=GRACE)
         return task.result() if task.done() else None
     finally:
@@ -354,10 +355,10 @@ async def _finish(work: Coroutine[Any, Any, T], stopping: asyncio.Event) -> T | 
 
 async def _read_ahead(items: Generator[T], stopping: asyncio.Event) -> AsyncGenerator[T]:
     """
-    Yield items that a thread produces one ahead of their use, until `stopping` is set.
+    Yield items that a thread produces, one ahead of their use, until `stopping` is set.
 
-    A thread cannot be interrupted; one that is busy then is left alone, and being a daemon it
-    does not keep the process alive.
+    A thread cannot be interrupted. One that is busy then is not waited for; as a daemon it does
+    not keep the process alive.
     """
     requests = SimpleQueue[asyncio.Future[T | None] | None]()
     loop = asyncio.get_running_loop()
@@ -368,7 +369,7 @@ async def _read_ahead(items: Generator[T], stopping: asyncio.Event) -> AsyncGene
                 item, error = next(items, None), None
             except Exception as raised:  # noqa: BLE001 - raised where the item is awaited
                 item, error = None, raised
-            with suppress(RuntimeError):  # the loop is closed; nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: nothing waits any more
                 loop.call_soon_threadsafe(_set, request, item, error)
         items.close()
 
@@ -383,8 +384,8 @@ async def _read_ahead(items: Generator[T], stopping: asyncio.Event) -> AsyncGene
     upcoming = request()
     try:
         while True:
-            either: set[asyncio.Future[Any]] = {upcoming, stop}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {upcoming, stop}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if stop.done() or (item := upcoming.result()) is None:
                 return
             upcoming = request()
@@ -410,7 +411,7 @@ def _batches(changes: Sequence[Put | Delete]) -> Iterator[Sequence[Put | Delete]
     """
     Split changes into transactions that are short enough not to block other writers.
 
-    None changes a resource twice, so that a transaction may be repeated.
+    No transaction changes a resource twice, so that it may be repeated.
     """
     batch, keys, size = list[Put | Delete](), set[tuple[str, str]](), 0
     for change in changes:

@@ -1,4 +1,4 @@
-"""Processes that parse files while another writes the resources."""
+"""Parse files in processes of their own, while this one writes the resources."""
 
 import multiprocessing
 import os
@@ -19,9 +19,9 @@ from helios_core.loading.resources import LoadOptions, LoadProblem
 from helios_core.storage.data_provider import Delete, Put
 
 PARALLEL_BYTES = 32 * 1024 * 1024
-"""The size on disk from which it pays to start processes."""
+"""The size on disk, in bytes, from which starting processes pays off."""
 MAX_PROCESSES = 4
-"""One writer cannot keep more processes busy."""
+"""More processes would be idle, since there is one writer."""
 
 _Pipe: TypeAlias = "Connection[bytes, bytes]"
 
@@ -61,8 +61,8 @@ def parse_files(options: LoadOptions, files: FoundFiles) -> Generator[ParsedChun
             yield _unpack(packed)
     except (EOFError, BrokenPipeError, ConnectionResetError) as error:
         raise BackendUnavailable(
-            "a process that parses was killed, perhaps for lack of memory; load again: what has "
-            "been written stays and is not written twice"
+            "a parsing process was killed, perhaps for lack of memory; load again: what has been "
+            "written stays and is not written twice"
         ) from error
 
 
@@ -76,7 +76,7 @@ def _parse_in_parallel(
             if idle:
                 parser, done = idle.pop(), b""
             else:
-                # Receive before sending: two ends that both send would wait for each other.
+                # Receive before sending: if both ends sent, each would wait for the other.
                 parser = busy.popleft()
                 done = _receive(parser)
             parser.send_bytes(msgspec.msgpack.encode(chunk))
@@ -91,7 +91,7 @@ def _receive(parser: _Pipe) -> bytes:
     try:
         return parser.recv_bytes()
     except OSError as error:
-        # Also in the middle of what it sends.
+        # The process may also end in the middle of a message.
         raise EOFError from error
 
 

@@ -19,7 +19,7 @@ _REFERENCE_TO_UNUSABLE_ID = re.compile(r"([A-Z][A-Za-z]{1,63})/([^?#]+?)(?:/_his
 
 
 class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """One resource, or the rest of a file, that cannot be loaded."""
+    """A resource, or the rest of a file, that cannot be loaded."""
 
     path: str
     line: int | None
@@ -27,7 +27,7 @@ class LoadProblem(msgspec.Struct, frozen=True, kw_only=True):
     entry: int | None
     """The index in the `entry` of the Bundle, from 0; None outside a Bundle."""
     reason: str
-    """What is wrong; contains nothing of the resource."""
+    """What is wrong, without quoting the resource."""
 
     def __str__(self) -> str:
         line = f", line {self.line}" if self.line is not None else ""
@@ -41,11 +41,11 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     fhir_version: FHIRVersion
     base_urls: tuple[str, ...] = ()
     index_path: str | None = None
-    """The file of the `LinkIndex`; None if there are no links between the files."""
+    """The path of the `LinkIndex`; None without one."""
     strict: bool = False
     """Whether to stop at the first problem."""
     assign_ids: bool = False
-    """Whether to assign ids to resources that have none or one that is not allowed."""
+    """Whether to assign ids to resources without an id or with an invalid one."""
 
 
 class LoadedResource(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ class LoadedResource(msgspec.Struct, frozen=True, kw_only=True):
     """JSON; None for a resource to delete."""
     entry: int | None = None
     resource_type: str | None = None
-    """The type that the content must have; without content, the type of the resource to delete."""
+    """The type that the content must have, or without content, that of the resource to delete."""
     id: str | None = None
     """The id that the content must have if it has one."""
     assigned_id: str | None = None
@@ -63,16 +63,16 @@ class LoadedResource(msgspec.Struct, frozen=True, kw_only=True):
     links: BundleLinks | None = None
     """The links of the Bundle; None outside a Bundle."""
     links_base: str | None = None
-    """The fullUrl by which relative links resolve."""
+    """The fullUrl against which relative links are resolved."""
 
     @property
     def final_id(self) -> str | None:
-        """The id under which it is stored, unless it is bad."""
+        """The id under which the resource is stored; None if it has no valid one."""
         return self.assigned_id or self.id or identity_of(self.content or b"").usable_id
 
 
 class Identity(msgspec.Struct):
-    """What a resource says of itself, in whatever form."""
+    """The type and id of a resource, and the type of a Bundle; any of them may be invalid."""
 
     resource_type: Any = msgspec.field(default=None, name="resourceType")
     id: Any = None
@@ -80,7 +80,7 @@ class Identity(msgspec.Struct):
 
     @property
     def usable_id(self) -> str | None:
-        """The id if it is allowed; an id with other characters is reported when it is parsed."""
+        """The id if it is valid; an invalid one is reported when the resource is parsed."""
         return self.id if isinstance(self.id, str) and ID.fullmatch(self.id) else None
 
 
@@ -88,11 +88,11 @@ _IDENTITY = msgspec.json.Decoder(Identity)
 
 
 def identity_of(content: bytes) -> Identity:
-    """Return what JSON says of itself; nothing if it is no JSON object."""
+    """Return the type and id in JSON; None each if it is not a JSON object."""
     try:
         return _IDENTITY.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Identity()  # parsing the resource reports what is wrong
+        return Identity()  # the error is reported when the resource is parsed
 
 
 def problem(document: InputDocument, reason: str, *, entry: int | None = None) -> LoadProblem:
@@ -107,7 +107,7 @@ def resource_type_of(content: bytes) -> str:
 
 
 def target_of_unusable_id(reference: str) -> str | None:
-    """Return what a reference to an id that is not allowed becomes if ids are assigned."""
+    """Return the replacement of a reference to an invalid id if ids are assigned."""
     url, mark, fragment = reference.partition("#")
     match = _REFERENCE_TO_UNUSABLE_ID.fullmatch(url)
     if match is None or ID.fullmatch(match[2]):
@@ -117,10 +117,10 @@ def target_of_unusable_id(reference: str) -> str | None:
 
 def assigned_id(content: bytes) -> str | None:
     """
-    Return the id to assign to a resource, or None if it has a usable one.
+    Return the id to assign to a resource, or None if it has a valid one.
 
-    It depends on the resource alone, so that loading again assigns the same id: on the type and
-    the id that is not allowed, or on the whole content if there is none.
+    It is derived from the type and the invalid id, or from the whole content if there is no id, so
+    that loading again assigns the same id.
     """
     identity = identity_of(content)
     if identity.usable_id is not None or not isinstance(identity.resource_type, str):

@@ -1,8 +1,8 @@
 """
 The reference backends, offered as the plugin `memory`.
 
-They are what the contract suites were written against, they serve tests that need a backend and
-no files, and they forget everything when the process ends.
+The contract suites were written against them, and tests use them where they need a backend but no
+files. They forget everything when the process ends.
 """
 
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class MemorySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """There is nothing to set."""
+    """The settings of the reference backends: there are none."""
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The reference data provider: every power, in one dictionary, gone with the process."""
+"""The reference data provider: it has every power, and forgets everything with the process."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -72,10 +72,10 @@ class MemoryDataProvider(DataProvider):
     async def read_candidates(
         self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Read exactly what satisfies the prefilter, and what is damaged (P5, P6)."""
+        """Read exactly the resources that satisfy the prefilter, and damaged ones (P5, P6)."""
         changes = self._changes(view, shard.resource_type, shard)
         version = view.request.fhir_version
-        candidates = (each for each in changes if _is_candidate(each, version, prefilter))
+        candidates = (change for change in changes if _is_candidate(change, version, prefilter))
         async for batch in _batches(candidates, batch_bytes):
             yield batch
 
@@ -113,7 +113,7 @@ class MemoryDataProvider(DataProvider):
     async def versions(
         self, query: VersionQuery, *, count: int, after: str | None = None
     ) -> VersionPage:
-        """Return a page of the versions of some types, by looking at all of them."""
+        """Return a page of versions, after examining all versions of the types."""
         histories = [
             versions
             for name in query.types
@@ -130,9 +130,9 @@ class MemoryDataProvider(DataProvider):
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
-        """Return matches in the order of the query, by looking at everything."""
+        """Return a page of matches, after examining all resources of the type."""
         current = [versions[-1] for versions in self._collections.get(key, {}).values()]
-        live = ((each.stored, _intact(each)) for each in current if each.stored.content)
+        live = ((v.stored, _intact_content(v)) for v in current if v.stored.content)
         return searching.search_page(live, query, count=count, after=after)
 
     async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
@@ -166,7 +166,7 @@ class MemoryDataProvider(DataProvider):
     async def write(
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
     ) -> list[AppliedChange]:
-        """Apply the changes to copies, and put those in place once every change has worked."""
+        """Apply the changes to copies, and replace the originals once every change has worked."""
         stamp = max(self._clock(), self._last + timedelta(microseconds=1))
         drafts: dict[ResourceKey, list[MemoryVersion]] = {}
         applied: list[AppliedChange] = []
@@ -185,13 +185,13 @@ class MemoryDataProvider(DataProvider):
         return self._collections.get(key.type, {}).get(key.id, ())
 
     def _changes(
-        self, view: ExportView, resource_type: str, within: Shard | None = None
+        self, view: ExportView, resource_type: str, shard: Shard | None = None
     ) -> Iterator[MemoryVersion]:
         """Yield, by id, the versions current at the transaction time that the view shows."""
         key = TypeKey.of(view.request, resource_type)
         self._check(key)
         for resource_id in sorted(self._collections.get(key, ())):
-            if within is not None and not _covers(within, resource_id):
+            if shard is not None and not _covers(shard, resource_id):
                 continue
             versions = self._versions(key.resource(resource_id))
             current = current_version(versions, view.transaction_time)
@@ -200,10 +200,10 @@ class MemoryDataProvider(DataProvider):
 
     def _check(self, key: TypeKey) -> None:
         """Raise a BackendError if versions of a type are gone (P9)."""
-        found = sum(map(len, self._collections.get(key, {}).values()))
-        if found != self._counts[key]:
+        present = sum(map(len, self._collections.get(key, {}).values()))
+        if present != self._counts[key]:
             raise BackendError(
-                f"{found} of {self._counts[key]} versions of {key.resource_type} are left in"
+                f"{present} of {self._counts[key]} versions of {key.resource_type} are left in"
                 " memory; load them again"
             )
 
@@ -220,14 +220,14 @@ def _covers(shard: Shard, resource_id: str) -> bool:
 
 def _runs(changes: Iterable[StoredVersion], shard_bytes: int) -> list[list[StoredVersion]]:
     runs: list[list[StoredVersion]] = []
-    room = shard_bytes
+    bytes_left = shard_bytes
     for change in changes:
         size = len(change.content or b"")
-        if not runs or size > room:
+        if not runs or size > bytes_left:
             runs.append([])
-            room = shard_bytes
+            bytes_left = shard_bytes
         runs[-1].append(change)
-        room -= size
+        bytes_left -= size
     return runs
 
 
@@ -238,22 +238,22 @@ def _shards(
     bounds = zip([None, *inner], [*inner, None], runs, strict=bool(runs))
     return [
         Shard(
-            number=first_number + place,
+            number=first_number + index,
             resource_type=resource_type,
-            ordinal=place + 1,
+            ordinal=index + 1,
             start=start,
             end=end,
             resources=sum(change.content is not None for change in run),
             bytes=sum(len(change.content or b"") for change in run),
         )
-        for place, (start, end, run) in enumerate(bounds)
+        for index, (start, end, run) in enumerate(bounds)
     ]
 
 
 async def _batches(changes: Iterable[MemoryVersion], batch_bytes: int) -> AsyncIterator[Batch]:
     lines: list[bytes] = []
     damaged: list[Damaged] = []
-    room = batch_bytes
+    bytes_left = batch_bytes
     for version in changes:
         line = version.stored.content
         if line is None:
@@ -261,12 +261,12 @@ async def _batches(changes: Iterable[MemoryVersion], batch_bytes: int) -> AsyncI
         if not version.intact:
             damaged.append(_damaged(version.stored))
             continue
-        if lines and len(line) > room:
+        if lines and len(line) > bytes_left:
             yield Batch(lines=lines, damaged=damaged)
             await asyncio.sleep(0)
-            lines, damaged, room = [], [], batch_bytes
+            lines, damaged, bytes_left = [], [], batch_bytes
         lines.append(line)
-        room -= len(line)
+        bytes_left -= len(line)
     if lines or damaged:
         yield Batch(lines=lines, damaged=damaged)
 
@@ -280,7 +280,7 @@ def _is_candidate(version: MemoryVersion, fhir_version: FHIRVersion, prefilter: 
     return satisfies(prefilter, terms, resource_id=stored.id, updated=updated)
 
 
-def _intact(version: MemoryVersion) -> bytes:
+def _intact_content(version: MemoryVersion) -> bytes:
     stored = version.stored
     if stored.content is None or not version.intact:
         raise _damage_error(stored)

@@ -47,35 +47,35 @@ class MemoryJobStore(MemoryRecords, JobStore):
     """
     Keeps jobs in the memory of one process; workers share it within one event loop.
 
-    No method awaits between its first look and its last write, so each is atomic.
+    No method awaits between its first read and its last write, so each is atomic.
     """
 
     def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         super().__init__(clock=clock)
         self._identity = f"memory-{uuid4()}"
         self._entries: dict[tuple[str, str], JobEntry] = {}
-        self._places = count()
+        self._positions = count()
         self._claims = count(1)
         self._alive: dict[str, tuple[datetime, timedelta]] = {}
         self._set_aside = SetAside()
         self._served = defaultdict[str, int](int)
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def identity(self) -> str:
-        """A name of this object's own, as nothing of it survives."""
+        """A name that is unique to this object, since its jobs do not survive it."""
         return self._identity
 
     async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
         """Store a job with its shards, unless the tenant is at its cap (J1)."""
-        entries = [each for each in self._entries.values() if each.key.tenant == job.tenant]
-        active = sum(each.status.active for each in entries)
+        entries = [entry for entry in self._entries.values() if entry.key.tenant == job.tenant]
+        active = sum(entry.status.active for entry in entries)
         if active >= max_active:
             raise too_many_exports(active, max_active)
         now = self._clock()
         stored = msgspec.structs.replace(job, status=JobStatus.ACCEPTED, created_at=now)
         ordered = sorted(shards, key=lambda shard: shard.number)
-        entry = JobEntry(stored, next(self._places), [ShardEntry(shard) for shard in ordered])
+        entry = JobEntry(stored, next(self._positions), [ShardEntry(shard) for shard in ordered])
         if not shards:
             entry.end(JobStatus.COMPLETE, now)
         self._entries[job.tenant, job.id] = entry
@@ -87,13 +87,13 @@ class MemoryJobStore(MemoryRecords, JobStore):
         return self._visible(tenant, job_id).job
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
-        """Count published resources and those that holders reported."""
+        """Return the progress: published resources, and those that holders of leases reported."""
         return self._visible(tenant, job_id).progress
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
         """Return the published parts, by kind, shard number and part number."""
         entry = self._visible(tenant, job_id)
-        parts = [(each.shard.number, part) for each in entry.work for part in each.parts or ()]
+        parts = [(work.shard.number, part) for work in entry.work for part in work.parts or ()]
         parts.sort(
             key=lambda part: (PART_KINDS.index(part[1].key.kind), part[0], part[1].key.number)
         )
@@ -108,13 +108,13 @@ class MemoryJobStore(MemoryRecords, JobStore):
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
         """Return the published part of a file name."""
         parts = (part for work in self._visible(tenant, job_id).work for part in work.parts or ())
-        found = next((part for part in parts if part.key.name == name), None)
-        if found is None:
+        match = next((part for part in parts if part.key.name == name), None)
+        if match is None:
             raise part_not_found()
-        return found
+        return match
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Yield what completed shards noted, by shard number (J13)."""
+        """Yield the notes of completed shards, by shard number (J13)."""
         entry = self._visible(tenant, job_id)
         if entry.lost_shards or any(len(work.notes) != work.noted for work in entry.work):
             raise notes_lost(job_id)
@@ -123,10 +123,10 @@ class MemoryJobStore(MemoryRecords, JobStore):
                 yield work.notes
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
-        """Claim the fairest free shard; one out of attempts ends its job (J2, J3, J8, J11)."""
+        """Claim the free shard that is next in turn (J2, J3, J8, J9, J11)."""
         now = self._clock()
-        while (found := self._fairest(now)) is not None:
-            entry, work = found
+        while (claimable := self._next_in_turn(now)) is not None:
+            entry, work = claimable
             if work.attempts >= max_attempts:
                 reason = give_up_reason(work.shard.number, work.attempts, work.failure)
                 entry.end(JobStatus.ERROR, now, failure=reason)
@@ -135,7 +135,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
                 job = entry.job
                 stored_shard(*work.stored)
             except UnreadableJob as error:
-                self._set_aside.add(entry.place, entry.key, error)
+                self._set_aside.add(entry.position, entry.key, error)
                 continue
             self._served[job.tenant] = next(self._claims)
             entry.status = JobStatus.IN_PROGRESS
@@ -148,10 +148,10 @@ class MemoryJobStore(MemoryRecords, JobStore):
         _, work = self._held(lease)
         work.free_at, work.wait = self._clock() + lease_for, lease_for
         work.touched_at = self._clock()
-        work.get_on(resources_done)
+        work.advance(resources_done)
 
     async def is_held(self, lease: Lease) -> bool:
-        """Whether the lease is still the newest one (J14)."""
+        """Return whether the lease is still the newest one (J14)."""
         with suppress(LeaseLost):
             self._held(lease)
             return True
@@ -164,14 +164,14 @@ class MemoryJobStore(MemoryRecords, JobStore):
         entry, work = self._held(lease)
         work.hand_back()
         work.touched_at = self._clock()
-        first = sum(len(each.parts or ()) for each in entry.work)
+        first = sum(len(shard.parts or ()) for shard in entry.work)
         work.parts = [
-            msgspec.structs.replace(part, published=place)
-            for place, part in enumerate(parts, first)
+            msgspec.structs.replace(part, published=number)
+            for number, part in enumerate(parts, first)
         ]
         work.notes, work.noted = notes, len(notes)
         work.published, work.exported = len(parts), count_exported(parts)
-        if all(each.parts is not None for each in entry.work):
+        if all(shard.parts is not None for shard in entry.work):
             self._end_with_last_shard(entry)
         self._notify()  # the next phase may begin
         return entry.status
@@ -192,7 +192,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
     async def postpone(
         self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
     ) -> bool:
-        """Free the shard for later and forget the attempt, unless it waited too long (J19)."""
+        """Free the shard after a delay and forget the attempt, unless it waited too long (J19)."""
         _, work = self._held(lease)
         now = self._clock()
         since = min(work.waiting_since or now, now)
@@ -214,11 +214,11 @@ class MemoryJobStore(MemoryRecords, JobStore):
         self._notify()
 
     async def cancel(self, tenant: str, job_id: str) -> None:
-        """End a job for good; its output waits in `removable` (J6)."""
+        """End a job for good; `removable` lists it from now on (J6)."""
         self._visible(tenant, job_id).end(JobStatus.CANCELLED, self._clock())
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
-        """Return cancelled jobs, and finished ones old enough (J7, J15)."""
+        """Return cancelled jobs, and those that ended long enough ago (J7, J15)."""
         latest = self._clock() - completed_before
         entries = [entry for entry in self._entries.values() if _removable(entry, latest)]
         return [entry.key for entry in entries][:limit]
@@ -226,14 +226,14 @@ class MemoryJobStore(MemoryRecords, JobStore):
     async def jobs(
         self, query: JobQuery, *, limit: int, after: JobPlace | None = None
     ) -> list[JobSummary]:
-        """Return a page of the list of jobs, the newest first (J15, J16)."""
+        """Return a page of jobs, the newest first (J15, J16)."""
         now = self._clock()
         listed = [entry for entry in self._entries.values() if _matches(entry, query, now)]
         listed.sort(key=lambda entry: (entry.key.tenant, entry.key.id))
         listed.sort(key=lambda entry: entry.created_at, reverse=True)
         summaries = [(entry, entry.summary()) for entry in listed]
         return [
-            self._set_aside.summary(entry.place, summary, entry.accepted, entry.open_shards)
+            self._set_aside.summary(entry.position, summary, entry.accepted, entry.open_shards)
             for entry, summary in summaries
             if after is None or _follows(summary.place, after)
         ][:limit]
@@ -260,7 +260,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         return [entry.key for entry in useless]
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
-        """Keep a worker alive for some time (J17)."""
+        """Count a worker as alive for `lasts` (J17)."""
         self._alive[worker] = (self._clock() + lasts, lasts)
 
     async def retire(self, worker: str) -> None:
@@ -268,7 +268,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
         self._alive.pop(worker, None)
 
     async def workforce(self) -> Workforce:
-        """Count workers and jobs that wait, and forget workers that have gone silent (J17)."""
+        """Count live workers and waiting jobs, and forget workers whose time is over (J17)."""
         now = self._clock()
         self._alive = {
             worker: (until, lasts)
@@ -287,7 +287,7 @@ class MemoryJobStore(MemoryRecords, JobStore):
 
     @property
     def unreadable(self) -> Sequence[JobKey]:
-        """The jobs that were met and cannot be read (J15)."""
+        """The jobs that were found unreadable (J15)."""
         return self._set_aside.keys
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
@@ -302,18 +302,18 @@ class MemoryJobStore(MemoryRecords, JobStore):
         )[:limit]
 
     async def delete(self, tenant: str, job_id: str) -> None:
-        """Forget a job; whoever holds a shard of it finds its lease lost (J6)."""
+        """Forget a job; the leases of its shards are lost (J6)."""
         self._entries.pop((tenant, job_id), None)
 
     async def exists(self, tenant: str, job_id: str) -> bool:
-        """Whether the job is remembered, cancelled or not."""
+        """Return whether the job is still stored, cancelled or not."""
         return (tenant, job_id) in self._entries
 
     async def wait_for_work(self, at_most: timedelta) -> None:
         """Return as soon as a shard is added or handed back, or after `at_most`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most.total_seconds()):
-                await self._news.wait()
+                await self._changed.wait()
 
     def _end_with_last_shard(self, entry: JobEntry) -> None:
         lost = entry.lost_shards
@@ -322,9 +322,9 @@ class MemoryJobStore(MemoryRecords, JobStore):
         entry.end(status, self._clock(), failure=failure)
 
     def _notify(self) -> None:
-        """Wake those who wait now; whoever waits later waits for the next news."""
-        self._news.set()
-        self._news = asyncio.Event()
+        """Wake the workers that wait now; later ones wait for the next change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _visible(self, tenant: str, job_id: str) -> JobEntry:
         entry = self._entries.get((tenant, job_id))
@@ -332,14 +332,14 @@ class MemoryJobStore(MemoryRecords, JobStore):
             raise job_not_found(job_id)
         return entry
 
-    def _fairest(self, now: datetime) -> tuple[JobEntry, ShardEntry] | None:
-        aside = self._set_aside.numbers
+    def _next_in_turn(self, now: datetime) -> tuple[JobEntry, ShardEntry] | None:
+        set_aside = self._set_aside.numbers
         active = [
             entry
             for entry in self._entries.values()
-            if entry.status.active and entry.place not in aside
+            if entry.status.active and entry.position not in set_aside
         ]
-        active.sort(key=lambda entry: (self._served[entry.key.tenant], entry.place))
+        active.sort(key=lambda entry: (self._served[entry.key.tenant], entry.position))
         free = ((entry, work) for entry in active for work in entry.due if work.free(now))
         return next(free, None)
 
@@ -348,14 +348,14 @@ class MemoryJobStore(MemoryRecords, JobStore):
         entry = self._entries.get((lease.job.tenant, lease.job.id))
         if entry is None or not entry.status.active:
             raise lease_lost(lease)
-        work = next(each for each in entry.work if each.shard.number == lease.shard.number)
+        work = next(work for work in entry.work if work.shard.number == lease.shard.number)
         if not work.held or work.token != lease.token:
             raise lease_lost(lease)
         return entry, work
 
 
 def _lease(job: Job, work: ShardEntry, worker: str, now: datetime, lease_for: timedelta) -> Lease:
-    """Assign the shard to a worker under a token that nobody has had (J3)."""
+    """Assign the shard to a worker under a new token (J3)."""
     waiting_for = work.waiting_for
     work.hand_back(now, lease_for)
     work.held, work.waiting_for = True, waiting_for

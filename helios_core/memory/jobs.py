@@ -1,4 +1,4 @@
-"""What the reference job store remembers: jobs, their shards, and who holds them."""
+"""The records of the job store in memory: jobs, their shards, and the leases of these."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from helios_core.storage.job_records import count_exported, stored_job
 
 @dataclass
 class ShardEntry:
-    """What is known of one shard beside its range."""
+    """The state of one shard."""
 
     shard: Shard
     token: int = 0
@@ -23,7 +23,7 @@ class ShardEntry:
     free_at: datetime | None = None
     """When it may be claimed: the end of the lease or of the wait for a retry; None is now."""
     wait: timedelta = timedelta()
-    """How long that lease or wait is."""
+    """The length of that lease or wait."""
     touched_at: datetime | None = None
     reported: int = 0
     furthest: int = 0
@@ -38,27 +38,27 @@ class ShardEntry:
     published: int = 0
     """How many parts the shard has published."""
     exported: int = 0
-    """How many resources are in them."""
+    """How many resources these parts have."""
     noted: int = 0
-    """How many bytes it has noted."""
+    """How many bytes of notes the shard has stored; fewer are left if some were lost."""
 
     def free(self, now: datetime) -> bool:
-        """Return whether it may be claimed now."""
+        """Return whether the shard may be claimed now."""
         if self.parts is not None:
             return False
         return self.free_at is None or not goes_on(self.free_at, self.wait, now)
 
     def held_at(self, now: datetime) -> bool:
-        """Return whether a worker holds it now."""
+        """Return whether a worker holds the shard now."""
         return self.held and not self.free(now)
 
     def hand_back(self, now: datetime | None = None, wait: timedelta = timedelta()) -> None:
-        """Take it from its holder; it may be claimed once the wait from now is over."""
+        """End the lease; the shard may be claimed again at once, or `wait` after `now`."""
         self.held, self.reported, self.wait, self.waiting_for = False, 0, wait, None
         self.free_at = None if now is None else now + wait
 
-    def get_on(self, resources_done: int) -> None:
-        """Report what is done, and wait no longer if it is more than before (J19)."""
+    def advance(self, resources_done: int) -> None:
+        """Report progress; if it is more than any before, the shard no longer waits (J19)."""
         self.reported = resources_done
         if resources_done > self.furthest:
             self.furthest, self.postponed = resources_done, 0
@@ -71,7 +71,7 @@ class ShardEntry:
 
     @property
     def resources_done(self) -> int:
-        """How many resources are published, or reported by its holder."""
+        """How many resources are published, or reported by the holder of the lease."""
         if self.parts is None:
             return self.reported
         return count_exported(self.parts)
@@ -80,12 +80,12 @@ class ShardEntry:
 class JobEntry:
     """A job with its shards, lowest number first."""
 
-    def __init__(self, job: Job, place: int, work: Sequence[ShardEntry] = ()) -> None:
-        self.place = place
-        """Where the job stands in the order of arrival."""
+    def __init__(self, job: Job, position: int, work: Sequence[ShardEntry] = ()) -> None:
+        self.position = position
+        """The position of the job in the order of arrival."""
         self.work = list(work)
         self.shards = len(self.work)
-        """With how many shards the job was added."""
+        """How many shards the job was added with; fewer are left if some were lost."""
         self.key = JobKey(tenant=job.tenant, id=job.id)
         self.owner = job.owner or ""
         self.job = job
@@ -121,22 +121,22 @@ class JobEntry:
 
     @property
     def lost_shards(self) -> int:
-        """How many of its shards are not there any more."""
+        """How many of the shards that the job was added with are lost."""
         return self.shards - len(self.work)
 
     @property
     def visible(self) -> bool:
-        """Whether it was not cancelled."""
+        """Whether clients can see the job: it was not cancelled."""
         return self.status is not JobStatus.CANCELLED
 
     @property
     def touched_at(self) -> datetime | None:
-        """When a worker last did something for it."""
+        """When a worker last reported on one of its shards; None if none did."""
         return max(filter(None, (work.touched_at for work in self.work)), default=None)
 
     @property
     def progress(self) -> JobProgress:
-        """What is done of it."""
+        """The progress of the job."""
         return JobProgress(
             resources_done=sum(work.resources_done for work in self.work),
             resources_total=sum(work.shard.resources for work in self.work),
@@ -147,11 +147,11 @@ class JobEntry:
 
     @property
     def waiting_for(self) -> str | None:
-        """What one of its shards waits for."""
+        """What one of its shards waits for; None if none waits."""
         return max(filter(None, (work.waiting_for for work in self.work)), default=None)
 
     def summary(self) -> JobSummary:
-        """Return it as lists of jobs have it."""
+        """Return the job as an entry of lists of jobs."""
         failed = [work for work in self.work if work.failure is not None]
         failed.sort(key=lambda work: work.touched_at or self.created_at)
         return JobSummary(
@@ -173,10 +173,10 @@ class JobEntry:
     def open_shards(self) -> list[tuple[bytes, int]]:
         """The shards that are still to be exported."""
         work = self.work if self.status.active else ()
-        return [each.stored for each in work if each.parts is None]
+        return [shard.stored for shard in work if shard.parts is None]
 
     def end(self, status: JobStatus, now: datetime, *, failure: str | None = None) -> None:
-        """Put the job in a final status and take every lease away (J6, J9)."""
+        """Put the job in a final status and revoke every lease (J6, J9)."""
         self.status, self.completed_at, self.failure = status, now, failure
         for work in self.work:
             work.token += 1
@@ -184,5 +184,9 @@ class JobEntry:
 
 
 def goes_on(until: datetime, wait: timedelta, now: datetime) -> bool:
-    """Return whether a wait goes on: with more of it ahead than there is, it ends (J7)."""
+    """
+    Return whether a wait goes on.
+
+    It also ends if far more of it lies ahead than its length: then the clock was set back (J7).
+    """
     return now < until <= now + 1.5 * wait

@@ -12,14 +12,14 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class MemoryOutputStore(OutputStore):
-    """Keeps parts in the memory of one process: not durable, and as large as what it holds."""
+    """Keeps parts in the memory of one process: not durable, and every part takes memory."""
 
     def __init__(self) -> None:
         self._owner: str | None = None
         self._parts: dict[PartKey, bytes] = {}
 
     async def bind(self, owner: str) -> None:
-        """Remember the owner, and refuse another one."""
+        """Bind the store to its owner, and refuse any other one."""
         if self._owner not in (None, owner):
             raise ConfigurationError(
                 f"the output store belongs to {self._owner}, not to {owner}; give each its own"
@@ -27,7 +27,7 @@ class MemoryOutputStore(OutputStore):
         self._owner = owner
 
     async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
-        """Collect the chunks, and show the part once the last one is there (O1, O2)."""
+        """Collect the chunks, and store the part once the last one has arrived (O1, O2)."""
         content = b"".join([chunk async for chunk in chunks])
         self._parts[key] = content
         return StoredPart(size=len(content), digest=xxhash.xxh3_128_hexdigest(content))
@@ -43,7 +43,7 @@ class MemoryOutputStore(OutputStore):
             yield bytes(content[offset : offset + _CHUNK_BYTES])
 
     async def discard(self, key: PartKey) -> None:
-        """Remove one part, if it is there."""
+        """Remove one part, if it exists."""
         self._parts.pop(key, None)
 
     async def delete(self, tenant: str, job_id: str) -> None:
@@ -52,6 +52,6 @@ class MemoryOutputStore(OutputStore):
             del self._parts[key]
 
     async def jobs(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield the tenant and the job id of everything stored, each once."""
+        """Yield the tenant and id of each job with stored parts, once."""
         for job in sorted({(key.tenant, key.job_id) for key in self._parts}):
             yield job

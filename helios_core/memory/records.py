@@ -1,4 +1,4 @@
-"""The reference records: those of one process."""
+"""Records of the reference job store."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -23,11 +23,11 @@ class MemoryRecords:
     async def insert_record(
         self, namespace: str, key: str, value: bytes, *, keep_for: timedelta | None = None
     ) -> bool:
-        """Store a record where none is (K1, K3)."""
+        """Store a record if there is none under its key (K1, K3); drop all that have expired."""
         now = self._clock()
         self._records = {
-            place: kept
-            for place, kept in self._records.items()
+            name: kept
+            for name, kept in self._records.items()
             if kept.until is None or now < kept.until
         }
         if (namespace, key) in self._records:
@@ -55,17 +55,17 @@ class MemoryRecords:
         self, namespace: str, *, after: str = "", limit: int = 100
     ) -> Sequence[Record]:
         """Return records of a namespace, by key (K5)."""
-        keys = sorted(key for found, key in self._records if found == namespace and key > after)
-        there = ((key, self._kept(namespace, key)) for key in keys)
-        return [Record(key=key, value=kept.value) for key, kept in there if kept][:limit]
+        keys = sorted(key for name, key in self._records if name == namespace and key > after)
+        present = ((key, self._kept(namespace, key)) for key in keys)
+        return [Record(key=key, value=kept.value) for key, kept in present if kept][:limit]
 
     async def delete_record(self, namespace: str, key: str) -> bool:
         """Delete a record."""
-        there = self._kept(namespace, key) is not None
+        present = self._kept(namespace, key) is not None
         self._records.pop((namespace, key), None)
-        return there
+        return present
 
     def _kept(self, namespace: str, key: str) -> _Kept | None:
         kept = self._records.get((namespace, key))
-        gone = kept is not None and kept.until is not None and kept.until <= self._clock()
-        return None if gone else kept
+        expired = kept is not None and kept.until is not None and kept.until <= self._clock()
+        return None if expired else kept

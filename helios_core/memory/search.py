@@ -1,4 +1,4 @@
-"""Pages of a search, found by looking at everything."""
+"""Pages of a search, found by examining every resource."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -21,21 +21,21 @@ def search_page(
     after: str | None,
 ) -> SearchPage:
     """
-    Return a page of the current versions that match, each with its content.
+    Return a page of matches among the current versions, each given with its content.
 
     Raises:
-        InvalidParameter: `after` is not something a page in this order gave.
+        InvalidParameter: `after` is not the `next` of a page in this order.
     """
     last = None if after is None else parse_page_token(after, query.order)
     matches = [stored for stored, line in current if query.filter.matches(line)]
 
-    def place(stored: StoredVersion) -> tuple[int | str, ...]:
+    def sort_key(stored: StoredVersion) -> tuple[int | str, ...]:
         return place_in_order(to_stamp(stored.last_updated), stored.id, query.order)
 
-    rest = sorted(matches, key=place)
+    rest = sorted(matches, key=sort_key)
     if last is not None:
         before = place_in_order(last.stamp, last.id, query.order)
-        rest = rest[bisect_right(rest, before, key=place) :]
+        rest = rest[bisect_right(rest, before, key=sort_key) :]
     page, following = PageBuilder(count, query.max_bytes), None
     if not all(map(page.add, rest)):
         following = make_page_token(page.found[-1], query.order)

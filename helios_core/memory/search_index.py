@@ -1,4 +1,4 @@
-"""The reference search index: entries of one process, looked at one by one."""
+"""The reference search index: it examines every entry."""
 
 import asyncio
 from bisect import bisect_right
@@ -17,8 +17,8 @@ from helios_core.storage.search_index import (
     place_in_index,
 )
 
-_TURN = 1000
-"""After so many entries other tasks have their turn."""
+_ENTRIES_PER_TURN = 1000
+"""After so many entries the event loop runs other tasks."""
 
 
 class MemorySearchIndex(SearchIndex):
@@ -38,28 +38,28 @@ class MemorySearchIndex(SearchIndex):
 
     async def reset(self, dataset: Dataset, epoch: str, *, expected: str | None) -> IndexState:
         """Forget the entries of a dataset if its epoch is the expected one (I6)."""
-        present = self._states.get(dataset)
-        if (present.epoch if present else None) == expected:
-            present = self._states[dataset] = IndexState(epoch=epoch)
+        current = self._states.get(dataset)
+        if (current.epoch if current else None) == expected:
+            current = self._states[dataset] = IndexState(epoch=epoch)
             self._entries[dataset] = {}
-        assert present is not None  # noqa: S101 - one was there, or has been made
-        return present
+        assert current is not None  # noqa: S101 - there was one, or it was just made
+        return current
 
     async def apply(self, dataset: Dataset, epoch: str, entries: Sequence[IndexEntry]) -> None:
-        """Keep the entries that are newer than those kept (I1)."""
-        if not self._is_present(dataset, epoch):
+        """Store each entry that is not older than the stored one (I1)."""
+        if not self._is_current(dataset, epoch):
             return
         kept = self._entries[dataset]
         for entry in entries:
             name = (entry.resource_type, entry.id)
-            present = kept.get(name)
-            if present is None or present.version_id <= entry.version_id:
+            current = kept.get(name)
+            if current is None or current.version_id <= entry.version_id:
                 kept[name] = entry
 
     async def advance(
         self, dataset: Dataset, epoch: str, *, reached: datetime | None, note: str = ""
     ) -> bool:
-        """Change the state of an epoch, if it is the present one (I5, I6)."""
+        """Change the state of an epoch, if it is the current one (I5, I6)."""
         state = self._states.get(dataset)
         if state is None or state.epoch != epoch:
             return False
@@ -77,35 +77,35 @@ class MemorySearchIndex(SearchIndex):
         count: int,
         after: IndexedVersion | None = None,
     ) -> Sequence[IndexedVersion]:
-        """Look at all entries, and return those behind a position (I3, I4)."""
-        found = await self._found(key, epoch, query)
+        """Examine all entries, and return those after a position (I3, I4)."""
+        matches = await self._matches(key, epoch, query)
 
-        def place(each: IndexedVersion) -> tuple[int | str, ...]:
-            return place_in_index(each, query.order)
+        def sort_key(version: IndexedVersion) -> tuple[int | str, ...]:
+            return place_in_index(version, query.order)
 
-        found.sort(key=place)
-        start = 0 if after is None else bisect_right(found, place(after), key=place)
-        return found[start : start + count]
+        matches.sort(key=sort_key)
+        start = 0 if after is None else bisect_right(matches, sort_key(after), key=sort_key)
+        return matches[start : start + count]
 
     async def count(self, key: TypeKey, epoch: str, query: IndexQuery) -> int:
-        """Count by looking at all entries."""
-        return len(await self._found(key, epoch, query))
+        """Count after examining all entries."""
+        return len(await self._matches(key, epoch, query))
 
     async def size(self, dataset: Dataset, epoch: str) -> int:
         """Return the number of entries of a dataset."""
-        return len(self._entries[dataset]) if self._is_present(dataset, epoch) else 0
+        return len(self._entries[dataset]) if self._is_current(dataset, epoch) else 0
 
-    def _is_present(self, dataset: Dataset, epoch: str) -> bool:
+    def _is_current(self, dataset: Dataset, epoch: str) -> bool:
         state = self._states.get(dataset)
         return state is not None and state.epoch == epoch
 
-    async def _found(self, key: TypeKey, epoch: str, query: IndexQuery) -> list[IndexedVersion]:
-        found = list[IndexedVersion]()
+    async def _matches(self, key: TypeKey, epoch: str, query: IndexQuery) -> list[IndexedVersion]:
+        matches = list[IndexedVersion]()
         for number, entry in enumerate(self._of_type(key, epoch)):
-            if number % _TURN == _TURN - 1:
+            if number % _ENTRIES_PER_TURN == _ENTRIES_PER_TURN - 1:
                 await asyncio.sleep(0)
             if _is_requested(entry, query):
-                found.append(
+                matches.append(
                     IndexedVersion(
                         id=entry.id,
                         version_id=entry.version_id,
@@ -114,11 +114,11 @@ class MemorySearchIndex(SearchIndex):
                         value=_value(entry, query),
                     )
                 )
-        return found
+        return matches
 
     def _of_type(self, key: TypeKey, epoch: str) -> Sequence[IndexEntry]:
         dataset = Dataset(key.tenant, key.fhir_version)
-        if not self._is_present(dataset, epoch):
+        if not self._is_current(dataset, epoch):
             return ()
         entries = self._entries[dataset].items()
         return [entry for (name, _), entry in entries if name == key.resource_type]

@@ -1,4 +1,4 @@
-"""Versions as the memory provider keeps them: which one shows, and how one is added."""
+"""Versions as the memory provider stores them: which ones a view shows, and how one is added."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -28,18 +28,18 @@ from helios_core.storage.page_tokens import (
 
 
 class MemoryVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored version with what the provider knows beside it."""
+    """A stored version with what the provider knows about it."""
 
     stored: StoredVersion
     patients: tuple[str, ...]
-    """A deletion keeps those of the version it ends, so that it reaches the same exports."""
+    """A deletion has those of the version that it ends, so that the same exports show it."""
     content_hash: int
     checksum: int
-    """Of the line as it was written; a line that no longer agrees is damaged."""
+    """The hash of the line when it was written; a line with another one is damaged."""
 
     @property
     def version_id(self) -> int:
-        """Its number."""
+        """The number of the version."""
         return self.stored.version_id
 
     @property
@@ -72,21 +72,21 @@ def version_page(
     after: str | None,
 ) -> VersionPage:
     """
-    Return a page of the versions that a query asks for, newest first.
+    Return a page of the versions that a query requests, newest first.
 
-    The number in a page's token is how many versions of its instant come before. All versions of
-    one instant were written at once, so that it stays the same.
+    The number in a page's token is how many versions of the same instant come before. All versions
+    of one instant were written at once, so that it stays the same.
 
     Raises:
-        InvalidParameter: `after` is not something a page gave.
+        InvalidParameter: `after` is not the `next` of a page.
     """
     last = None if after is None else parse_version_token(after)
-    found = [version for versions in histories for version in _within(versions, query)]
-    found.sort(key=_newest_first)
+    requested = [version for versions in histories for version in _requested(versions, query)]
+    requested.sort(key=_newest_first)
     page = PageBuilder(count)
     position = VersionPosition(0, 0)
-    for stamp, together in groupby(found, key=lambda each: to_stamp(each.last_updated)):
-        for number, stored in enumerate(together):
+    for stamp, group in groupby(requested, key=lambda stored: to_stamp(stored.last_updated)):
+        for number, stored in enumerate(group):
             if last is not None and (-stamp, number) <= (-last.stamp, last.number):
                 continue
             if not page.add(stored):
@@ -95,17 +95,17 @@ def version_page(
     return VersionPage(versions=page.found, next=None)
 
 
-def _within(versions: Sequence[MemoryVersion], query: VersionQuery) -> Iterator[StoredVersion]:
-    """Yield those versions of one resource that a query asks for."""
-    for place, version in enumerate(versions):
+def _requested(versions: Sequence[MemoryVersion], query: VersionQuery) -> Iterator[StoredVersion]:
+    """Yield those versions of one resource that a query requests."""
+    for index, version in enumerate(versions):
         stored = version.stored
         if stored.last_updated > query.until:
             return
         if query.since is not None and stored.last_updated < query.since:
             continue
         if query.current_from is not None and stored.last_updated < query.current_from:
-            following = versions[place + 1 : place + 2]
-            ended = any(each.stored.last_updated <= query.current_from for each in following)
+            following = versions[index + 1 : index + 2]
+            ended = any(v.stored.last_updated <= query.current_from for v in following)
             if ended or version.deleted:
                 continue
         yield stored
@@ -117,7 +117,7 @@ def _newest_first(stored: StoredVersion) -> tuple[int, str, str, int]:
 
 
 def is_shown(view: ExportView, version: MemoryVersion) -> bool:
-    """Whether a view takes in the change that made a version, be it a deletion."""
+    """Return whether a view covers the change that made a version, which may be a deletion."""
     since, until = view.request.since, view.request.until
     if since is not None and version.stored.last_updated <= since:
         return False
@@ -132,10 +132,10 @@ def apply_change(
     change: Put | Delete, versions: list[MemoryVersion], stamp: datetime
 ) -> AppliedChange:
     """
-    Append the version a change makes, if it makes one.
+    Append the version that a change makes, if it makes one.
 
     Raises:
-        VersionConflict: The change named another version than the current one.
+        VersionConflict: `if_match` of the change is not the current version.
     """
     decision = decide(change, versions[-1] if versions else None)
     if decision.makes_version:

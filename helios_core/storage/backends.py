@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Reach(StrEnum):
-    """How far apart the processes may be that share what a backend keeps; from near to far."""
+    """How far apart processes that share a backend's data may be, from near to far."""
 
     PROCESS = "one process"
     MACHINE = "one machine"
@@ -30,22 +30,22 @@ class Reach(StrEnum):
 
     @classmethod
     def common(cls, *reaches: "Reach") -> "Reach":
-        """Return the nearest of several, which is as far as they reach together."""
+        """Return the nearest of several reaches, the farthest that all of them allow."""
         return min(reaches, key=list(cls).index)
 
 
 class NoSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """There is nothing to set."""
+    """The settings of a plugin that has none."""
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True):
-    """What every hook returns has these fields."""
+    """The fields that the result of every hook has."""
 
     api_level: int
     """The `API_LEVEL` the plugin was written for."""
     settings: type[msgspec.Struct] = NoSettings
     """
-    The settings it reads, one field each.
+    The settings that the plugin reads, one field each.
 
     Field `x` of plugin `p` is read from `HFS_P_X`, unless the field's `msgspec.Meta` carries
     `extra={"name": "HFS_…"}`, another name for it, or `extra={"setting": "HFS_…"}`, a setting of
@@ -54,14 +54,14 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backend(Descriptor, Generic[T], frozen=True, kw_only=True):
-    """What a plugin says of one backend it offers."""
+    """The description of one backend that a plugin offers."""
 
     implementation: type[T]
-    """The class of what `open` yields; its powers are read from the protocols it satisfies."""
+    """The class of the backend; its powers are the protocols that the class satisfies."""
     open: Callable[[Any], AbstractAsyncContextManager[T]]
     """Takes an instance of `settings`, yields the backend; leaving the context closes it."""
     reach: Reach = Reach.MACHINE
-    """How far processes of one configuration may be apart; HFS_CLUSTER needs many machines."""
+    """How far apart processes of one configuration may be; HFS_CLUSTER needs `MACHINES`."""
     migrate: Callable[[Any], Awaitable[str]] | None = None
     """Brings the backend's schema up to date and returns in one line what it did."""
     files: Callable[[Any], Sequence[Path]] = lambda _settings: ()
@@ -97,12 +97,14 @@ class Backends(msgspec.Struct, frozen=True, kw_only=True):
     announce: Callable[[Job], None]
     """Passes a job that has changed to the observers; returns at once and never raises."""
     reach: Reach = Reach.PROCESS
-    """How far apart the processes may be that use all three."""
+    """How far apart processes that use all three backends may be."""
     transforms: Transforms = NO_TRANSFORMS
-    """Applied to every line of an export, and to resources read over REST as they say."""
+    """
+    Applied to every line of an export and, as each transform declares, to reads over REST.
+    """
     routes: Sequence[OpenedRoutes] = ()
     health_checks: Sequence[OpenedHealthChecks] = ()
     token_verifier: TokenVerifier | None = None
-    """What verifies access tokens; None if everybody may do everything."""
+    """Verifies access tokens; None if everybody may do everything."""
     file_authorizer: FileAuthorizer = ScopeAuthorizer()
-    """Decides who may start which export, and see which one."""
+    """Decides who may start an export, and who may see it."""

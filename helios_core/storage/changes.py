@@ -1,4 +1,4 @@
-"""What a change does to a resource: the one rule for every store that can be written to."""
+"""The effect of a change on a resource: the one rule for every store that can be written to."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from helios_core.storage.data_provider import ChangeResult, Delete, Put
 
 
 class CurrentVersion(Protocol):
-    """The newest version of a resource, be it a deletion, as a store keeps it."""
+    """The newest version of a resource as a store keeps it; it may be a deletion."""
 
     @property
     def version_id(self) -> int:
@@ -21,11 +21,11 @@ class CurrentVersion(Protocol):
 
     @property
     def content_hash(self) -> int:
-        """The `Resource.content_hash` of what it holds; of a deletion it is not looked at."""
+        """The `Resource.content_hash` of its content; not used for a deletion."""
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What a change does."""
+    """The effect of a change."""
 
     outcome: ChangeResult
     version_id: int
@@ -36,7 +36,9 @@ class Decision(msgspec.Struct, frozen=True):
 
 def decide(change: Put | Delete, current: CurrentVersion | None) -> Decision:
     """
-    Return what a change does to a resource, whose current version is None if it never had one.
+    Return the effect of a change on a resource.
+
+    `current` is None if the resource has never had a version.
 
     Raises:
         VersionConflict: `if_match` is not the version that is current.

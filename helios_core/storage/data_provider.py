@@ -2,8 +2,8 @@
 Where resources live: the contract of a data provider, and the powers it may add.
 
 A read-only provider over somebody's existing database implements `DataProvider` and nothing else.
-Every further power is a protocol of its own; the server looks for it with `isinstance` and offers
-the routes and parameters it carries only where it is present.
+Every further power is a protocol of its own. The server checks for it with `isinstance` and offers
+the routes and parameters that need it only if the provider has it.
 """
 
 from abc import ABC, abstractmethod
@@ -24,9 +24,9 @@ from helios_core.model.exports import ExportView, Level, Shard
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 PAGE_BYTES = 16 * 1024 * 1024
-"""How large the contents on a page of a search are together, unless the query says otherwise."""
+"""Maximum total bytes of the contents on a page of a search, unless the query sets another."""
 WHOLE_TYPE = 1 << 62
-"""A size of shards that no type reaches, so that each is planned as one."""
+"""A size of shards in bytes that no type reaches, so that each type is planned as one shard."""
 
 
 class Damaged(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +45,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """
     One compact JSON resource each, without the newline.
 
-    `JoinedLines` pass on without being taken apart; lists do for all else.
+    `JoinedLines` are passed on without being split; a list is right in all other cases.
     """
     damaged: Sequence[Damaged] = ()
     digests: Sequence[int] | None = None
     """
-    The 64-bit XXH3 hash of each line, in their order, where the provider has just computed or
-    checked them; None makes the core compute them.
+    The 64-bit XXH3 hash of each line, in the order of `lines`, if the provider has just computed
+    or checked them. If None, the core computes them.
     """
 
 
@@ -63,7 +63,7 @@ class StoredVersion(msgspec.Struct, frozen=True, kw_only=True):
     version_id: int
     """From 1, growing by one at every change, deletions included."""
     last_updated: datetime
-    """When it became current, in whole microseconds."""
+    """When the version became current, in whole microseconds."""
     content: bytes | None
     """Compact JSON with meta.versionId and meta.lastUpdated; None for a deletion."""
 
@@ -79,18 +79,18 @@ class DataProvider(ABC):
     P3  Reading yields byte-bounded batches of encoded resources, current as of the transaction
         time, in a stable order, even while writers are active; reading a shard again gives the
         same resources.
-    P4  A cohort of a million patients works without being sent again for every page, and costs by
-        the cohort, not by the store.
+    P4  A cohort of a million patients works without being sent again for every page, and its
+        cost grows with the cohort, not with the store.
     P5  A filter the provider cannot push down is left to the core; one it claims to push down
         gives exactly the core's answer.
     P6  A damaged stored resource is reported in `Batch.damaged`, never skipped and never fatal.
     P7  Nothing of another tenant or of another FHIR version is ever shown.
-    P8  What is asked for by its id (`get`, `missing`, `fetch`, `among`) is told as reading a view
-        at the same instant would tell it.
-    P9  What was written and is gone, or is not as it was written, is noticed by whoever reads a
-        view: it is reported in `Batch.damaged`, with the id `(unknown)` where ids are lost too, or
-        `plan`, `read` or `read_deleted` raises BackendError. No view is just shorter. Whoever
-        reads tables that others write can vouch only for what is in them.
+    P8  Lookups by id (`get`, `missing`, `fetch`, `among`) agree with what reading a view at the
+        same instant would show.
+    P9  Stored data that is lost or altered is noticed when a view is read: it is reported in
+        `Batch.damaged`, with the id `(unknown)` if ids are lost too, or `plan`, `read` or
+        `read_deleted` raises BackendError. A view is never silently shorter. A provider over
+        tables that others write can answer only for what is in them.
     """
 
     @abstractmethod
@@ -179,7 +179,7 @@ class DataProvider(ABC):
     async def _get_or_report(
         self, key: ResourceKey, at: datetime | None
     ) -> StoredVersion | Damaged | None:
-        """Return a version, or in place of a damaged one the report of it (P6)."""
+        """Return a version, or a report if the version is damaged (P6)."""
         try:
             return await self.get(key, at=at)
         except BackendUnavailable:
@@ -213,8 +213,8 @@ class SupportsTombstones(Protocol):
         """
         Read the ids deleted after `view.request.since` and still deleted at the transaction time.
 
-        A deletion is a change: one at or after `view.request.until` is left to a later export, and
-        without `since` there is nothing to take away.
+        A deletion counts as a change: one at or after `view.request.until` is left to a later
+        export. Without `since` nothing is yielded.
 
         Only resources that the view would have shown before their deletion are named.
         """
@@ -229,9 +229,9 @@ class SupportsPrefilter(Protocol):
         self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
         """
-        Read as `read` does, at least everything that satisfies the prefilter (P5).
+        Read like `read`, but at least the resources that satisfy the prefilter (P5).
 
-        It may give more: whoever asks looks at each resource again.
+        Others may be among them: the caller applies the full filter to each resource.
         """
         ...
 
@@ -245,15 +245,15 @@ class ChangeResult(StrEnum):
     """The stored content was already equal: no new version."""
     DELETED = "deleted"
     ABSENT = "absent"
-    """A deletion of what was not there: no new version."""
+    """There was nothing to delete: no new version."""
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):
-    """Store a resource under its id, as a new version where it differs from the current one."""
+    """Store a resource under its id, as a new version if it differs from the current one."""
 
     resource: Resource
     if_match: int | None = None
-    """The version that must be current, 0 where there must never have been one; None: any."""
+    """The version that must be current; 0 if there must never have been one, None for any."""
 
     @property
     def resource_type(self) -> str:
@@ -272,15 +272,15 @@ class Delete(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     id: str
     if_match: int | None = None
-    """As `Put.if_match`."""
+    """The same as `Put.if_match`."""
 
 
 class AppliedChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one change."""
+    """The result of one change."""
 
     outcome: ChangeResult
     version_id: int
-    """The version now current, 0 where there is none."""
+    """The version that is current now, 0 if there is none."""
     last_updated: datetime | None
     """When that version became current."""
 
@@ -293,7 +293,7 @@ class SupportsWrites(Protocol):
         self, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
     ) -> list[AppliedChange]:
         """
-        Apply changes atomically, in order, and return what became of each.
+        Apply changes atomically, in order, and return the result of each.
 
         The changes may concern several types. All versions written by one call carry the same
         instant. A resource that appears twice is applied twice.
@@ -302,7 +302,7 @@ class SupportsWrites(Protocol):
             VersionConflict: An `if_match` failed; nothing is changed.
             StoreBusy: Another writer is in the way; nothing is changed.
             BackendUnavailable: The store is busy, down or out of space. Nothing is changed, unless
-                the answer to the last step was lost. A load repeats the write for ten minutes.
+                the response to the commit was lost. A load repeats the write for ten minutes.
         """
         ...
 
@@ -323,7 +323,7 @@ class SupportsHistory(Protocol):
 
 
 class VersionQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which versions of the resources of several types are requested."""
+    """A request for versions of the resources of several types."""
 
     tenant: str
     fhir_version: FHIRVersion
@@ -333,7 +333,9 @@ class VersionQuery(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     """Only versions that became current at or after it."""
     current_from: datetime | None = None
-    """Only versions that were current at it or became so later; deletions only if made then."""
+    """
+    Only versions that were current at this instant or later; deletions only from it on.
+    """
 
 
 class VersionPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -363,7 +365,7 @@ class SupportsTypeHistory(Protocol):
         written meanwhile.
 
         Raises:
-            InvalidParameter: `after` is not something a page gave.
+            InvalidParameter: `after` is not the `next` of a page.
         """
         ...
 
@@ -373,15 +375,15 @@ class SupportsChangeFeed(Protocol):
     """
     The provider lists everything that ever changed, so that an index beside it can follow.
 
-    It is a `SupportsTypeHistory` that also says what there is.
+    It is a `SupportsTypeHistory` that also lists which types have versions.
     """
 
     async def collections(self) -> Sequence[TypeKey]:
         """
         Return the key of every type that has a version, of all tenants and FHIR versions.
 
-        They include all that was written before the call, and may include some that never were.
-        The order does not matter.
+        Every type that was written before the call is included; others may be, too. The order does
+        not matter.
         """
         ...
 
@@ -406,18 +408,18 @@ class SortOrder(StrEnum):
 
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """A search within one type; open lookups of the filter have been answered."""
+    """A search within one type; all lookups of its filter have been resolved."""
 
     filter: Filter
     order: SortOrder = SortOrder.ID
     total: bool | None = False
-    """Whether the number of all matches is wanted; None: where it costs nothing."""
+    """Whether to count all matches; None: only if that costs nothing."""
     max_bytes: int = PAGE_BYTES
-    """How large the contents on a page may be together; a page has at least one match."""
+    """Maximum total bytes of the contents on a page; a page has at least one match."""
 
     @property
     def counts(self) -> bool:
-        """Whether the number of all matches is to be found; that of a type costs nothing."""
+        """Whether all matches are counted; counting a whole type costs nothing."""
         return self.filter.passes_everything if self.total is None else self.total
 
 
@@ -430,10 +432,10 @@ class SearchPage(msgspec.Struct, frozen=True, kw_only=True):
     What to pass as `after` to get the next page; None on the last one.
 
     It is the `make_page_token` of the last resource, so that another store with the same
-    resources can go on.
+    resources can continue.
     """
     total: int | None = None
-    """How many match in all, if that was asked for."""
+    """How many resources match in all, if that was requested."""
 
 
 @runtime_checkable
@@ -447,11 +449,12 @@ class SupportsSearch(Protocol):
         Return at most `count` current resources that match, from the page `after` on.
 
         A page ends before it has more than `query.max_bytes`, unless its only resource has more.
-        The page behind a resource, which need not match any more, is that of `make_page_token`.
+        `make_page_token` makes the token for the page after a resource, whether or not the
+        resource still matches.
 
         The query's filter was compiled for the key's type.
 
         Raises:
-            InvalidParameter: `after` is not something a page of this query gave.
+            InvalidParameter: `after` is not the `next` of a page of this query.
         """
         ...

@@ -1,8 +1,8 @@
 """
 Extensions: how a plugin describes what it adds to the server beside backends.
 
-Whatever an extension opens is opened after the backends, in the order of `HFS_PLUGINS`, and closed
-before them in reverse. A plugin may offer one of each kind.
+Extensions are opened after the backends, in the order of `HFS_PLUGINS`, and closed before them, in
+reverse order. A plugin may offer one of each kind.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class CommandHost(Protocol):
-    """What the server does for a command of a plugin."""
+    """The services of the server for a command of a plugin."""
 
     def settings(self) -> Any:  # noqa: ANN401  an instance of the extension's `settings`
         """
@@ -55,16 +55,16 @@ class CommandExtension(Descriptor, frozen=True, kw_only=True):
     A command of `helios`, under the plugin's name or another one: `helios NAME …`.
 
     C1  The command is there for every plugin named in `HFS_PLUGINS`, and for that of
-        `HFS_AUTH_PROVIDER`; it helps itself: it and each of its subcommands and options has a help
-        text.
-    C2  `--help` works without any setting; settings are read and backends opened by what runs.
+        `HFS_AUTH_PROVIDER`. It and each of its subcommands and options has a help text.
+    C2  `--help` works without any setting; settings are read and backends opened only when a
+        command runs.
     C3  A wrong configuration ends a command with exit code 2 and a sentence.
     """
 
     command: Callable[[CommandHost], Any]
     """Takes the host, returns a `click.Command`, which may be a group."""
     name: str | None = None
-    """What it is called: lower-case words joined by hyphens; None for the plugin's name."""
+    """The name of the command: lower-case words joined by hyphens; None for the plugin's name."""
 
 
 class RouteExtension(Descriptor, frozen=True, kw_only=True):
@@ -74,8 +74,8 @@ class RouteExtension(Descriptor, frozen=True, kw_only=True):
     R1  Every handler is an asynchronous HTTP route handler of Litestar.
     R2  None of them has an error handler or a body limit of its own: errors are OperationOutcomes
         and bodies are limited as at every other address.
-    R3  A route without parameters answers a GET within the time a client waits, and not with 5xx.
-    R4  Whatever body a client sends is at most the client's error: 4xx and never 5xx.
+    R3  A route without parameters responds to a GET before clients time out, and not with 5xx.
+    R4  No request body causes a 5xx response; one that is wrong is the client's error, 4xx.
     """
 
     open: Callable[[Any, Backends], AbstractAsyncContextManager[Sequence[Any]]]
@@ -129,10 +129,10 @@ class ObserverExtension(Descriptor, frozen=True, kw_only=True):
     """
     An observer of jobs: called when one is accepted, complete, in error or cancelled.
 
-    E1  A job in any status is taken, also of a tenant never heard of before.
+    E1  It accepts a job in any status and of any tenant, known or not.
     E2  The same job may come twice, and events may be lost when a process is killed.
     E3  An asynchronous observer ends when it is cancelled.
-    E4  Leaving the context leaves nothing running.
+    E4  Nothing is left running once the context has ended.
     """
 
     open: Callable[[Any, Backends], AbstractAsyncContextManager[Observer]]
@@ -145,14 +145,14 @@ class FileAuthorizerExtension(Descriptor, frozen=True, kw_only=True):
     """
     An authorizer of exports in place of the core's own; its clauses are those of `FileAuthorizer`.
 
-    It is active if `HFS_PLUGINS` names the plugin and `HFS_AUTH_ENABLED` is true; one plugin at
-    most may offer one.
+    It is active if `HFS_PLUGINS` names the plugin and `HFS_AUTH_ENABLED` is true; at most one
+    plugin may offer one.
     """
 
     open: Callable[[Any, Backends], AbstractAsyncContextManager[FileAuthorizer]]
     """Takes an instance of `settings` and the opened backends, yields the authorizer."""
     time_limit: timedelta = timedelta(seconds=5)
-    """How long one call may take; above 0, at most 5 seconds. Who is late is unavailable."""
+    """How long one call may take; above 0, at most 5 seconds. A late one is unavailable."""
 
 
 class TokenVerifierExtension(Descriptor, frozen=True, kw_only=True):
@@ -165,4 +165,4 @@ class TokenVerifierExtension(Descriptor, frozen=True, kw_only=True):
     open: Callable[[Any, Backends], AbstractAsyncContextManager[TokenVerifier]]
     """Takes an instance of `settings` and the opened backends, yields the verifier."""
     time_limit: timedelta = timedelta(seconds=5)
-    """How long one call may take; above 0, at most 5 seconds. Who is late is unavailable."""
+    """How long one call may take; above 0, at most 5 seconds. A late one is unavailable."""

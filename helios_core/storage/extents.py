@@ -1,12 +1,12 @@
 """
-One way to number versions: collection, extent and position in one 64-bit number, the seq.
+The numbers of versions: collection, extent and position in one 64-bit number, the seq.
 
-It is for stores that only add versions and keep those of one tenant, FHIR version and type, a
-collection, together. A collection has the 40 lower bits for itself. It is filled extent by extent.
-An extent takes 4,096 versions or 4 MiB of content, whichever comes first, unless a single version
-is larger. The number of an extent is a seq without its 12 lowest bits. Within an extent, seqs are
-dense and ascend with the stamps. A search index that is kept by extent says in two bytes where a
-version is.
+They are for stores that only add versions and keep those of one collection (one tenant, FHIR
+version and type) together. The 40 lower bits of a seq count within its collection, which fills
+extent by extent. An extent takes 4,096 versions or 4 MiB of content, whichever comes first, unless
+a single version is larger. The number of an extent is a seq without its 12 lowest bits. Within an
+extent, seqs are dense and ascend with the stamps (when versions became current, in microseconds).
+A search index that is kept by extent needs two bytes for the position of a version.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 COLLECTION_BITS = 40
-"""How many lower bits of a seq a collection has for itself."""
+"""How many lower bits of a seq count within its collection."""
 
 EXTENT_BITS = 12
 """How many lower bits of a seq are the position in its extent."""
@@ -34,7 +34,7 @@ SUM_MASK = (1 << 62) - 1
 """Sums of hashes are kept modulo 2^62, so that databases add two of them without an overflow."""
 
 Positions = Mapping[int, set[int]]
-"""For each extent, positions in it."""
+"""Positions of versions in each extent."""
 
 
 class SeqRange(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,10 +78,10 @@ class ResourceSums(msgspec.Struct, frozen=True):
     count: int
     size: int
     hash_sum: int | None
-    """None, of what earlier versions wrote, is not known."""
+    """None if it is not known, because an earlier release stored the resources."""
 
     def agree(self, other: "ResourceSums") -> bool:
-        """Return whether everything is the same that is known of both."""
+        """Return whether everything that is known of both is equal."""
         known = self.hash_sum is not None and other.hash_sum is not None
         difference = (self.hash_sum or 0) - (other.hash_sum or 0) if known else 0
         return (self.count, self.size, difference & SUM_MASK) == (other.count, other.size, 0)
@@ -104,7 +104,7 @@ def block_of(seq: int) -> int:
 
 def version_mark(row: Iterable[object]) -> int:
     """
-    Return a hash of all that is stored of a version when it is written, its content aside.
+    Return a hash of everything but the content that is stored when a version is written.
 
     The row is seq, id, version_id, since_stamp, deleted as 0 or 1, patients, size and line_hash.
     """
@@ -130,7 +130,7 @@ class CompartmentSums:
 
     def rows(self) -> list[tuple[str, int, int]]:
         """Return patient, block and sum modulo 2^62, in order."""
-        return [(*of, total & SUM_MASK) for of, total in sorted(self._sums.items())]
+        return [(*key, total & SUM_MASK) for key, total in sorted(self._sums.items())]
 
 
 def union_of(several: Iterable[Positions]) -> dict[int, set[int]]:
@@ -142,10 +142,10 @@ def union_of(several: Iterable[Positions]) -> dict[int, set[int]]:
     return union
 
 
-def intersection_of(some: Positions, others: Positions) -> dict[int, set[int]]:
-    """Return the positions that are in both, with only the extents that have any."""
+def intersection_of(left: Positions, right: Positions) -> dict[int, set[int]]:
+    """Return the positions that are in both; extents without any are left out."""
     return {
         extent: both
-        for extent in some.keys() & others.keys()
-        if (both := some[extent] & others[extent])
+        for extent in left.keys() & right.keys()
+        if (both := left[extent] & right[extent])
     }

@@ -19,7 +19,7 @@ P = ParamSpec("P")
 
 
 class ExportIntent(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be exported, before anything of it has been looked up."""
+    """What a client wants to export, before anything has been looked up."""
 
     tenant: str
     level: Level
@@ -31,12 +31,12 @@ class FileAuthorizer(ABC):
     """
     Decides about exports: who may start which, and who may see them.
 
-    A1  Authorisation comes before any existence probe: the answer is the same whether or not what
-        is named exists.
+    A1  Authorisation comes before any existence probe: the response is the same whether or not
+        the named resources exist.
     A2  A job belongs to the client that started it, by issuer and client id; to all others it is
         not found.
-    A3  The types of an export are those that `grant` allows; nothing is exported of which it
-        returns nothing. What it returned is frozen into the job.
+    A3  An export has only the types for which `grant` returns a grant that is not empty. The
+        grants are stored in the job, and later ones do not change it.
     A4  The same rules hold before every poll, every download and every signing of a URL, by the
         token that is presented then.
     A5  A client that `groups` limits exports these Groups and has no other interaction, over REST
@@ -77,7 +77,7 @@ class FileAuthorizer(ABC):
     @abstractmethod
     async def authorize_end(self, principal: Principal, job: Job) -> None:
         """
-        Return if a client may end a job, which shows nothing of it (A2).
+        Return if a client may end a job, which reveals nothing about it (A2).
 
         Raises:
             JobNotFound: The job is not the client's.
@@ -89,17 +89,19 @@ class ScopeAuthorizer(FileAuthorizer):
 
     async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
         """
-        Require that the Group may be read, at group level, and is one of the client's groups.
+        Require, at group level, that the client may read the Group.
+
+        A client that is limited to some groups may export nothing but one of these.
 
         Raises:
-            Forbidden: It may not, or is not.
+            Forbidden: The client may not.
         """
         _require_group(self.groups(principal), intent.level, intent.group_id)
         if intent.level is Level.GROUP:
             require_letters(principal, "Group", "r")
 
     def grant(self, principal: Principal, resource_type: str) -> Grant:
-        """Return what may be read and searched."""
+        """Return which resources of a type the client may both read and search."""
         return scopes_of(principal.scopes).grant(resource_type, EXPORT_LETTERS)
 
     async def authorize_job(self, principal: Principal, job: Job) -> None:
@@ -133,7 +135,7 @@ class ScopeAuthorizer(FileAuthorizer):
 
 
 class ContainedAuthorizer(FileAuthorizer):
-    """An authorizer whose faults are errors of the backend: one that is broken allows nothing."""
+    """An authorizer whose faults become BackendErrors, so that a broken one allows nothing."""
 
     def __init__(self, authorizer: FileAuthorizer, *, time_limit: timedelta) -> None:
         self._authorizer = authorizer
@@ -141,7 +143,7 @@ class ContainedAuthorizer(FileAuthorizer):
 
     def groups(self, principal: Principal) -> frozenset[str] | None:
         """
-        Ask the authorizer, which cannot lift the limit of the token.
+        Call the authorizer, which cannot lift the limit of the token.
 
         Raises:
             BackendError: It fails.
@@ -156,50 +158,53 @@ class ContainedAuthorizer(FileAuthorizer):
 
     async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
         """
-        Ask the authorizer, after looking at the limit to groups (A5).
+        Check the limit to groups (A5), then call the authorizer.
 
         Raises:
-            Forbidden: As it says.
-            BackendError: It fails.
+            Forbidden: The authorizer raised it.
+            BackendError: The authorizer failed, or took longer than its time limit.
         """
         _require_group(self.groups(principal), intent.level, intent.group_id)
-        await self._ask(self._authorizer.authorize_export, principal, intent)
+        await self._authorize(self._authorizer.authorize_export, principal, intent)
 
     def grant(self, principal: Principal, resource_type: str) -> Grant:
         """
-        Ask the authorizer.
+        Call the authorizer.
 
         Raises:
-            BackendError: It fails.
+            BackendError: The authorizer failed.
         """
         with contained():
             granted: object = self._authorizer.grant(principal, resource_type)
         if not isinstance(granted, Grant):
-            raise BackendError(f"the file authorizer returned {type(granted).__name__}")
+            raise BackendError(
+                f"the file authorizer returned {type(granted).__name__}, which is not a Grant"
+            )
         return granted
 
     async def authorize_job(self, principal: Principal, job: Job) -> None:
         """
-        Ask the authorizer.
+        Call the authorizer.
 
         Raises:
-            JobNotFound: As it says; so is Forbidden.
-            BackendError: It fails.
+            JobNotFound: The authorizer raised it.
+            Forbidden: The authorizer raised it.
+            BackendError: The authorizer failed, or took longer than its time limit.
         """
-        await self._ask(self._authorizer.authorize_job, principal, job)
+        await self._authorize(self._authorizer.authorize_job, principal, job)
         _require_group(self.groups(principal), job.request.level, job.request.group_id)
 
     async def authorize_end(self, principal: Principal, job: Job) -> None:
         """
-        Ask the authorizer.
+        Call the authorizer.
 
         Raises:
-            JobNotFound: As it says.
-            BackendError: It fails.
+            JobNotFound: The authorizer raised it.
+            BackendError: The authorizer failed, or took longer than its time limit.
         """
-        await self._ask(self._authorizer.authorize_end, principal, job)
+        await self._authorize(self._authorizer.authorize_end, principal, job)
 
-    async def _ask(
+    async def _authorize(
         self, question: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         answer = await ask_within(
@@ -223,17 +228,17 @@ def _require_group(groups: frozenset[str] | None, level: Level, group_id: str | 
 
 def require_letters(principal: Principal, resource_type: str, letters: str) -> None:
     """
-    Raise unless the scopes of a token grant something of a type, by each of the letters.
+    Raise unless the scopes of a token grant each of the letters for some of a type.
 
     Raises:
-        Forbidden: They do not; the message names what is missing.
+        Forbidden: A letter is missing; the message says which.
     """
     if missing := scopes_of(principal.scopes).missing(resource_type, letters):
         raise Forbidden(lacking(resource_type, missing))
 
 
 def lacking(resource_type: str, missing: str) -> str:
-    """Return the sentence that names what scopes lack."""
+    """Return the message about the letters that scopes lack for a type."""
     names = " and ".join(NAMES[letter] for letter in missing)
     return (
         f"The scopes of the access token lack {names} on {resource_type}; request a token with "

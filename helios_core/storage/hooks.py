@@ -49,7 +49,7 @@ def helios_output_store() -> Backend[OutputStore] | None:
 
 @hookspec(firstresult=True)
 def helios_search_index() -> Backend[SearchIndex] | None:
-    """Offer a search index: what is looked up beside any data provider."""
+    """Offer a search index, kept beside the data of any data provider."""
 
 
 @hookspec(firstresult=True)
@@ -64,7 +64,7 @@ def helios_routes() -> RouteExtension | None:
 
 @hookspec(firstresult=True)
 def helios_health_checks() -> HealthExtension | None:
-    """Offer checks that decide with the backends whether the server is ready."""
+    """Offer checks that decide, together with those of the backends, if the server is ready."""
 
 
 @hookspec(firstresult=True)

@@ -1,4 +1,4 @@
-"""Ask a search index, and find out whether what it says can be used."""
+"""Query a search index, and find out whether its results can be used."""
 
 import time
 from collections import OrderedDict
@@ -30,23 +30,23 @@ from helios_core.storage.search_index import (
 log = structlog.stdlib.get_logger()
 
 TIME_LIMIT = timedelta(seconds=10)
-"""How long an index may take to answer; whoever searches waits as long."""
+"""How long an index may take to respond; a search waits as long."""
 
 REST_SECONDS = 5.0
-"""How long an index that did not answer is left alone, so that not every search waits for it."""
+"""How long an index that did not respond is left alone, so that not every search waits for it."""
 
 RECENT_SECONDS = 0.2
 """
-How old a state may be that a search begins with.
+How old the state of an index may be with which a search begins.
 
-Whatever has changed since is looked for in the data, which costs more than to read the state.
+Changes since then are looked up in the data, so an older state would cost more than a new one.
 """
 
 REMEMBERED = 1000
-"""Of how many datasets the state is remembered."""
+"""Maximum number of datasets whose state is remembered."""
 
 LISTED_AT_ONCE = 10_000
-"""How many entries are requested at once where all of them are wanted."""
+"""How many entries are requested at once when all of them are read."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class IndexUnusable(Exception):
 
 
 class Reached(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be relied on in an index: the changes up to an instant."""
+    """The part of an index that can be relied on: all changes up to the instant `at`."""
 
     dataset: Dataset
     epoch: str
@@ -66,7 +66,7 @@ class Reached(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IndexLookups:
-    """An index as searches use it: what it says is complete, or it is unusable."""
+    """An index as searches use it: its results are complete, or it raises IndexUnusable."""
 
     def __init__(
         self,
@@ -83,14 +83,14 @@ class IndexLookups:
         self._rest_seconds = rest_seconds
         self.recent_seconds = recent_seconds
         self._resting_until: float | None = None
-        """Until when nothing is asked of an index that did not answer; None if it did."""
-        self._refused = ""
+        """Until when an index that did not respond is left alone; None if it did."""
+        self._logged_reason = ""
         self._known = OrderedDict[Dataset, tuple[float, Reached]]()
-        """What was read last of each dataset that can be used, and when."""
+        """The state read last of each usable dataset, and when it was read."""
 
     async def reached(self, key: TypeKey, *, recently: bool = False) -> Reached:
         """
-        Return how far the index of a collection has come, by now or in the last moment.
+        Return how far the index of a collection has come; `recently` allows a remembered state.
 
         Raises:
             IndexUnusable: It is down, not built, or built by another release.
@@ -104,15 +104,15 @@ class IndexLookups:
 
     async def check(self, reached: Reached) -> None:
         """
-        Raise IndexUnusable if the epoch has ended, in which something was looked up.
+        Require that the epoch of earlier lookups is still the current one.
 
         Raises:
-            IndexUnusable: Or it is down.
+            IndexUnusable: The epoch has ended, so that they may be incomplete; or it is down.
         """
         present = await self._reached(reached.dataset)
         if present.epoch != reached.epoch:
             raise self._unusable("it was built anew")
-        self._refused = ""
+        self._logged_reason = ""
 
     async def _reached(self, dataset: Dataset) -> Reached:
         read = time.monotonic()
@@ -139,7 +139,7 @@ class IndexLookups:
         after: IndexedVersion | None,
     ) -> Sequence[IndexedVersion]:
         """
-        Return a page of entries, as `SearchIndex.find`.
+        Return a page of entries, like `SearchIndex.find`.
 
         Raises:
             IndexUnusable: It is down.
@@ -163,7 +163,7 @@ class IndexLookups:
             return None
         ids = set[str]()
         async for page in self._pages(reached, resource_type, query):
-            ids.update(each.id for each in page)
+            ids.update(entry.id for entry in page)
         return ids if len(ids) <= most else None
 
     async def _pages(
@@ -185,12 +185,12 @@ class IndexLookups:
         if self._resting_until is not None:
             if time.monotonic() < self._resting_until:
                 raise IndexUnusable("it is down")
-            # One finds out whether it is back; nobody else waits with it.
+            # This call finds out whether the index is back; meanwhile no other call waits for it.
             self._resting_until = time.monotonic() + self._time_limit.total_seconds()
         with self._noting_failures():
-            answer = await call_within(self._time_limit, function, *args, **kwargs)
+            result = await call_within(self._time_limit, function, *args, **kwargs)
         self._resting_until = None
-        return answer
+        return result
 
     @contextmanager
     def _noting_failures(self) -> Iterator[None]:
@@ -206,7 +206,7 @@ class IndexLookups:
             raise IndexUnusable("it is down") from error
 
     def _unusable(self, reason: str) -> IndexUnusable:
-        if reason != self._refused:
-            self._refused = reason
+        if reason != self._logged_reason:
+            self._logged_reason = reason
             log.warning("index.unusable", reason=reason)
         return IndexUnusable(reason)

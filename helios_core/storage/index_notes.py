@@ -7,40 +7,40 @@ from helios_core.storage.search_index import IndexState
 
 ENTRIES_VERSION = TERMS_VERSION + VALUES_VERSION
 """
-Which entries this release makes; those of another one are not used, and built again.
+The version of the entries that this release makes; entries of another version are rebuilt.
 
-Either number only grows, so that no two releases with different entries have the same sum.
+Both numbers only grow, so no two releases with different entries have the same sum.
 """
 
 MAX_UNREADABLE = 500
-"""How many unreadable resources are known to an index at most."""
+"""Maximum number of unreadable resources that the note of an index lists."""
 
 
 class Unreadable(msgspec.Struct, frozen=True, array_like=True):
-    """A resource that could not be read, and is a candidate of every search therefore."""
+    """A resource that could not be read, and is therefore a candidate of every search."""
 
     resource_type: str
     id: str
 
 
 class IndexNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the core knows of the entries of an epoch."""
+    """What the core notes about the entries of an epoch."""
 
     complete_from: int | None = None
     """
-    From which instant on it is known what was deleted, in microseconds since 1970.
+    The instant from which on every deletion has an entry, in microseconds since 1970.
 
     A resource that was live at an earlier instant and is deleted may have no entry.
     """
     unreadable: tuple[Unreadable, ...] = ()
     building_at: int | None = None
-    """The settled instant as of which the index is first built, while it is."""
+    """The settled instant that a build indexes, in microseconds since 1970; None if none runs."""
     built_types: tuple[str, ...] = ()
-    """The types that are built already."""
+    """The types that the build has finished."""
     builder: str = ""
-    """The process that builds."""
+    """The name of the process that builds."""
     seen: int = 0
-    """When the builder was last heard of, by its own clock."""
+    """When the builder last wrote a note, by its own clock, in microseconds since 1970."""
 
     def encode(self) -> str:
         """Return the note as text."""
@@ -48,7 +48,7 @@ class IndexNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read_note(state: IndexState) -> IndexNote:
-    """Return the note of a state; without one nothing is known."""
+    """Return the note of a state; if there is none, an empty one."""
     try:
         return msgspec.json.decode(state.note, type=IndexNote)
     except msgspec.DecodeError:
@@ -61,6 +61,6 @@ def new_epoch(unique: str) -> str:
 
 
 def entries_version(state: IndexState) -> int:
-    """Return which release's entries an epoch has, 0 if that is not known."""
+    """Return the `ENTRIES_VERSION` of an epoch's entries, 0 if it is not known."""
     number = state.epoch.partition("-")[0]
     return int(number) if number.isdecimal() else 0

@@ -1,4 +1,4 @@
-"""Make entries of what is stored, and apply them to an index."""
+"""Make index entries from stored resources, and apply them to an index."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -18,26 +18,26 @@ from helios_core.storage.search_index import Dataset, IndexEntry, IndexState, Se
 from helios_core.storage.stamped_lines import stored_line
 
 BATCH_BYTES = 1024 * 1024
-"""How many bytes of resources entries are made of at once."""
+"""How many bytes of resources are made into entries at once."""
 
 APPLIED_BYTES = 4 * BATCH_BYTES
 """
-From how many bytes of resources on their entries are applied.
+After how many bytes of resources their entries are applied.
 
-An index has to make visible what is applied, which costs as much for few entries as for many.
+An index has to make applied entries visible, which costs as much for few of them as for many.
 """
 
 SHARD_BYTES = 64 * 1024 * 1024
-"""How much is read between two notes of how far a build has come."""
+"""How many bytes are read between two notes about the progress of a build."""
 
 MAX_LISTED = 10_000
-"""Of more changes than this, the resources are read as for an export, which is faster."""
+"""If more resources than this have changed, they are read like an export, which is faster."""
 
 VERSIONS_AT_ONCE = 500
-"""How many versions or deletions are asked for at once."""
+"""How many versions or deletions are requested at once."""
 
 _DELETION_BYTES = 1024
-"""What an entry of a deletion counts for."""
+"""How many bytes the entry of a deletion counts for."""
 
 _MICROSECOND = timedelta(microseconds=1)
 _Provider = Any
@@ -45,9 +45,9 @@ _Provider = Any
 
 
 class IndexWork:
-    """The entries of one dataset and epoch that one pass makes and applies."""
+    """One pass that makes entries of one dataset and epoch, and applies them."""
 
-    def __init__(  # noqa: PLR0913 - where from, where to, of what, and who is told
+    def __init__(  # noqa: PLR0913 - source, target, dataset and callback
         self,
         provider: _Provider,
         index: SearchIndex,
@@ -63,7 +63,7 @@ class IndexWork:
         self.applied = 0
         """How many entries were applied."""
         self.damaged = set[Unreadable]()
-        """What could not be read."""
+        """The resources that this pass could not read."""
         self._known = frozenset(read_note(state).unreadable)
         self._repaired = set[Unreadable]()
         self._provider = provider
@@ -72,19 +72,19 @@ class IndexWork:
 
     @property
     def unreadable(self) -> frozenset[Unreadable]:
-        """What cannot be read now, of that which was known before and what was found."""
+        """The resources that cannot be read: those known before and not repaired, and new ones."""
         return (self._known - self._repaired) | self.damaged
 
     async def list_changes(self, since: datetime, until: datetime) -> datetime:
         """
-        Index what changed after one instant and up to another, version by version.
+        Index what changed after `since` and up to `until`, version by version, newest first.
 
-        Return the instant up to which changes are left, because there are too many or something
-        is damaged; `since` if none are.
+        Return the instant up to which changes are still to be indexed, because there are too many
+        or something is damaged; `since` if none are.
         """
         query = changes_between(self.dataset, self.types, since, until)
         seen, after, left = set[tuple[str, str]](), None, until
-        async with self._applying() as applying:
+        async with self._buffer() as buffer:
             while len(seen) <= MAX_LISTED:
                 try:
                     page = await self._provider.versions(
@@ -94,11 +94,11 @@ class IndexWork:
                     raise
                 except BackendError:
                     return left
-                # Newest first: what is seen first of a resource is what it is at the end.
+                # Newest first: the first version seen of a resource is its state at `until`.
                 newest = [v for v in page.versions if (v.resource_type, v.id) not in seen]
-                seen.update((each.resource_type, each.id) for each in newest)
+                seen.update((version.resource_type, version.id) for version in newest)
                 made = await asyncio.to_thread(_of_versions, self.dataset.fhir_version, newest)
-                await applying.add(*made, sum(len(each.content or b"") for each in newest))
+                await buffer.add(*made, sum(len(version.content or b"") for version in newest))
                 after = page.next
                 if after is None:
                     return since
@@ -106,7 +106,7 @@ class IndexWork:
         return left
 
     async def read_changes(self, since: datetime, until: datetime) -> None:
-        """Index what changed in a period as an export with that period reads it."""
+        """Index what changed in a period, reading it like an export of that period."""
         for name in self.types:
             async with aclosing(self.read(name, until, since=since)) as shards:
                 async for _ in shards:
@@ -115,7 +115,7 @@ class IndexWork:
     async def read(
         self, resource_type: str, at: datetime, *, since: datetime | None = None
     ) -> AsyncGenerator[None]:
-        """Index a type as an export reads it, and yield after each shard."""
+        """Index a type, reading it like an export, and yield after each shard."""
         request = ExportRequest(
             tenant=self.dataset.tenant,
             url="",
@@ -126,13 +126,13 @@ class IndexWork:
         )
         view = ExportView(request=request, transaction_time=at)
         for shard in await self._provider.plan(view, shard_bytes=SHARD_BYTES):
-            async with self._applying() as applying:
-                await self._index_lines(view, shard, applying)
+            async with self._buffer() as buffer:
+                await self._index_lines(view, shard, buffer)
                 if since is not None:
-                    await self._index_deletions(view, shard, applying)
+                    await self._index_deletions(view, shard, buffer)
             yield
 
-    async def _index_lines(self, view: ExportView, shard: Shard, applying: "_Applying") -> None:
+    async def _index_lines(self, view: ExportView, shard: Shard, buffer: "_EntryBuffer") -> None:
         batches = self._provider.read(view, shard, batch_bytes=BATCH_BYTES)
         async with aclosing(batches):
             async for batch in batches:
@@ -140,10 +140,10 @@ class IndexWork:
                     _of_lines, self.dataset.fhir_version, shard.resource_type, batch.lines
                 )
                 size = sum(map(len, batch.lines))
-                await applying.add(made, [*damaged, *batch.damaged], size)
+                await buffer.add(made, [*damaged, *batch.damaged], size)
 
     async def _index_deletions(
-        self, view: ExportView, shard: Shard, applying: "_Applying"
+        self, view: ExportView, shard: Shard, buffer: "_EntryBuffer"
     ) -> None:
         key = self.dataset.type(shard.resource_type)
         deletions = self._provider.read_deleted(view, shard, batch_rows=VERSIONS_AT_ONCE)
@@ -154,22 +154,22 @@ class IndexWork:
                         key.resource(resource_id), at=view.transaction_time
                     )
                     if stored is not None and stored.content is None:
-                        await applying.add([_deletion(stored)], [], _DELETION_BYTES)
+                        await buffer.add([_deletion(stored)], [], _DELETION_BYTES)
 
     @asynccontextmanager
-    async def _applying(self) -> AsyncIterator["_Applying"]:
-        """Yield what takes entries; all are in the index when the block ends without an error."""
-        applying = _Applying(self._apply)
+    async def _buffer(self) -> AsyncIterator["_EntryBuffer"]:
+        """Yield a buffer of entries; all are in the index when the block ends without an error."""
+        buffer = _EntryBuffer(self._apply)
         try:
-            yield applying
-            await applying.flush()
+            yield buffer
+            await buffer.flush()
         finally:
-            await applying.cancel()
+            await buffer.cancel()
 
     async def _apply(self, entries: Sequence[IndexEntry], damaged: Sequence[Damaged]) -> None:
         for report in damaged:
             if report.id == UNKNOWN_ID:
-                # What is not known to be there cannot be looked up.
+                # A resource whose id is lost cannot be a candidate of searches.
                 raise BackendError(f"{report.resource_type} is damaged: {report.reason}")
             self.damaged.add(Unreadable(report.resource_type, report.id))
         if entries:
@@ -177,12 +177,12 @@ class IndexWork:
         self.applied += len(entries)
         self._on_applied(self)
         if self._known:
-            names = {Unreadable(each.resource_type, each.id) for each in entries}
+            names = {Unreadable(entry.resource_type, entry.id) for entry in entries}
             self._repaired |= self._known & names
 
 
-class _Applying:
-    """Entries on their way into an index, while the next ones are made."""
+class _EntryBuffer:
+    """A buffer of entries, which applies some while the next ones are made."""
 
     def __init__(
         self, apply: Callable[[Sequence[IndexEntry], Sequence[Damaged]], Awaitable[None]]
@@ -191,12 +191,12 @@ class _Applying:
         self._entries: list[IndexEntry] = []
         self._damaged: list[Damaged] = []
         self._size = 0
-        self._on_their_way: asyncio.Future[None] | None = None
+        self._under_way: asyncio.Future[None] | None = None
 
     async def add(
         self, entries: Sequence[IndexEntry], damaged: Sequence[Damaged], size: int
     ) -> None:
-        """Take entries of so many bytes, and wait if there are too many of them."""
+        """Add entries made from `size` bytes of resources; wait if too many are pending."""
         self._entries += entries
         self._damaged += damaged
         self._size += size
@@ -206,23 +206,23 @@ class _Applying:
     async def flush(self) -> None:
         """Return when all that was added is in the index."""
         await self._send()
-        await self._arrived()
+        await self._wait()
 
     async def cancel(self) -> None:
-        """Forget what is on its way."""
-        if self._on_their_way is not None:
-            self._on_their_way.cancel()
-            await asyncio.gather(self._on_their_way, return_exceptions=True)
+        """Cancel the entries that are being applied."""
+        if self._under_way is not None:
+            self._under_way.cancel()
+            await asyncio.gather(self._under_way, return_exceptions=True)
 
     async def _send(self) -> None:
-        await self._arrived()
+        await self._wait()
         entries, damaged = self._entries, self._damaged
         self._entries, self._damaged, self._size = [], [], 0
-        self._on_their_way = asyncio.ensure_future(self._apply(entries, damaged))
+        self._under_way = asyncio.ensure_future(self._apply(entries, damaged))
 
-    async def _arrived(self) -> None:
-        if self._on_their_way is not None:
-            await self._on_their_way
+    async def _wait(self) -> None:
+        if self._under_way is not None:
+            await self._under_way
 
 
 def changes_between(
@@ -273,7 +273,7 @@ def _add(
 ) -> None:
     try:
         terms, values = terms_and_values(line, version, stored.resource_type)
-    except Exception:  # noqa: BLE001  what cannot be taken apart must not hold up everything else
+    except Exception:  # noqa: BLE001  one that cannot be indexed must not hold up the others
         reason = "the stored bytes are not a resource that can be indexed"
         damaged.append(Damaged(resource_type=stored.resource_type, id=stored.id, reason=reason))
         return

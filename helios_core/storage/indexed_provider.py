@@ -1,4 +1,4 @@
-"""A data provider with the powers of another one, which is searched with an index."""
+"""A data provider that wraps another one, has the same powers and searches with an index."""
 
 import asyncio
 from collections import OrderedDict
@@ -36,10 +36,10 @@ from helios_core.storage.ordered_search import FirstMatches, ValuePosition
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
 
 FEW_CANDIDATES = 1000
-"""So many are looked up by id however few resources a shard has."""
+"""Up to so many candidates are read by id, even if the shard has fewer resources."""
 
-REMEMBERED = 8
-"""For how many filters of exports the candidates are remembered."""
+CACHED_FILTERS = 8
+"""For how many filters of exports the candidates are cached."""
 
 _Provider = Any
 """A data provider with any powers."""
@@ -53,21 +53,21 @@ def indexed_provider(
     on_write: Callable[[str, FHIRVersion], None] = lambda _tenant, _version: None,
 ) -> "_Indexed":
     """
-    Return a provider of the same resources that is searched with an index, to be closed first.
+    Return a provider of the same resources that searches with an index; close it before these.
 
-    If the index cannot be used, a search falls back to that of `provider`, or is refused with
-    BackendUnavailable; exports do without it. `on_write` is called after each write with its
-    tenant and FHIR version.
+    If the index cannot be used, exports do not use it, and searches fall back to those of
+    `provider` if `falls_back` is true and it can search; otherwise they raise BackendUnavailable.
+    `on_write` is called after each write with its tenant and FHIR version.
 
     Raises:
         TypeError: `provider` cannot be indexed.
     """
-    made = indexed_class(type(provider))
-    return made(provider, lookups, falls_back=falls_back, on_write=on_write)
+    implementation = indexed_class(type(provider))
+    return implementation(provider, lookups, falls_back=falls_back, on_write=on_write)
 
 
 def can_be_indexed(implementation: type[DataProvider]) -> bool:
-    """Return whether a class of data providers has what an index follows."""
+    """Return whether a class of data providers lists the changes that an index must follow."""
     return issubclass(implementation, SupportsChangeFeed) and issubclass(
         implementation, SupportsTombstones
     )
@@ -76,16 +76,19 @@ def can_be_indexed(implementation: type[DataProvider]) -> bool:
 @cache
 def indexed_class(implementation: type[DataProvider]) -> "type[_Indexed]":
     """
-    Return the class of an indexed provider: its powers are read from its methods.
+    Return a class of indexed providers with the powers of a class of data providers.
 
     Raises:
-        TypeError: It cannot be indexed.
+        TypeError: Data providers of this class cannot be indexed.
     """
     if not can_be_indexed(implementation):
-        raise TypeError(f"{implementation.__name__} lists no changes that an index could follow")
+        raise TypeError(
+            f"{implementation.__name__} cannot be used with a search index; it must implement "
+            "SupportsChangeFeed and SupportsTombstones"
+        )
     parts = [part for power, part in _POWERS.items() if issubclass(implementation, power)]
-    made: type[_Indexed] = type("IndexedProvider", (*parts, _Indexed), {})
-    return made
+    combined: type[_Indexed] = type("IndexedProvider", (*parts, _Indexed), {})
+    return combined
 
 
 class _Indexed(DataProvider):
@@ -101,16 +104,16 @@ class _Indexed(DataProvider):
         self._lookups = lookups
         self._falls_back = falls_back
         self._on_write = on_write
-        self._remembered: OrderedDict[object, asyncio.Future[frozenset[str] | None]]
-        self._remembered = OrderedDict()
-        self._looking = set[asyncio.Future[frozenset[str] | None]]()
-        """The look-ups that go on, whoever still waits for them."""
+        self._cached: OrderedDict[object, asyncio.Future[frozenset[str] | None]]
+        self._cached = OrderedDict()
+        self._running = set[asyncio.Future[frozenset[str] | None]]()
+        """The lookups of candidates that have not ended, even if no export waits for them."""
 
     async def close(self) -> None:
-        """End the look-ups that go on; the provider and the index are left open."""
-        for looking in self._looking:
-            looking.cancel()
-        await asyncio.gather(*self._looking, return_exceptions=True)
+        """Cancel the running lookups; the provider and the index stay open."""
+        for lookup in self._running:
+            lookup.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     async def transaction_time(self) -> datetime:
         now: datetime = await self._provider.transaction_time()
@@ -157,16 +160,16 @@ class _Indexed(DataProvider):
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
         page: SearchPage
-        own = isinstance(self._provider, SupportsSearch)
-        if own and query.filter.prefilter() is None:
-            # There is nothing to look up.
+        can_search = isinstance(self._provider, SupportsSearch)
+        if can_search and query.filter.prefilter() is None:
+            # The index has nothing that would narrow this search.
             page = await self._provider.search(key, query, count=count, after=after)
             return page
         try:
-            searching = IndexedSearch(self._provider, self._lookups, key, query)
-            return await searching.page(count=count, after=after)
+            search = IndexedSearch(self._provider, self._lookups, key, query)
+            return await search.page(count=count, after=after)
         except IndexUnusable as error:
-            if not own or not self._falls_back:
+            if not can_search or not self._falls_back:
                 raise BackendUnavailable(
                     f"the search index cannot be used, {error}; try again later"
                 ) from error
@@ -183,8 +186,8 @@ class _Indexed(DataProvider):
         after: ValuePosition | None,
     ) -> FirstMatches | None:
         try:
-            searching = IndexedSearch(self._provider, self._lookups, key, query)
-            return await searching.first(order, count=count, after=after)
+            search = IndexedSearch(self._provider, self._lookups, key, query)
+            return await search.first(order, count=count, after=after)
         except IndexUnusable:
             return None
 
@@ -208,24 +211,24 @@ class _Prefiltered(_Indexed):
         """
         Return the ids of a type that may satisfy a prefilter at the transaction time.
 
-        None is given if the index cannot say. What is asked for one shard is remembered for the
-        others: candidates at an instant stay candidates.
+        Return None if the index does not know. The ids are cached for the other shards of the
+        export: candidates at an instant stay candidates.
         """
         key = TypeKey.of(view.request, resource_type)
         about = (key, view.transaction_time, prefilter)
-        known = self._remembered.get(about)
-        if known is None:
-            known = asyncio.ensure_future(candidate_ids(self._provider, self._lookups, about))
-            self._looking.add(known)
-            known.add_done_callback(self._looking.discard)
-            self._remembered[about] = known
-            while len(self._remembered) > REMEMBERED:
-                self._remembered.popitem(last=False)
+        ids = self._cached.get(about)
+        if ids is None:
+            ids = asyncio.ensure_future(candidate_ids(self._provider, self._lookups, about))
+            self._running.add(ids)
+            ids.add_done_callback(self._running.discard)
+            self._cached[about] = ids
+            while len(self._cached) > CACHED_FILTERS:
+                self._cached.popitem(last=False)
         try:
-            return await asyncio.shield(known)
+            return await asyncio.shield(ids)
         except (IndexUnusable, BackendError):
-            # The provider reads all the same, or says itself what is wrong with it.
-            self._remembered.pop(about, None)
+            # The provider can read without the index, or it raises its own error.
+            self._cached.pop(about, None)
             return None
 
 

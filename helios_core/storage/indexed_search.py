@@ -2,15 +2,15 @@
 Searches of a data provider with an index, exact although the index lags behind.
 
 The index has reached an instant S: of every resource it has the version that was current at S, or
-a later one. What a resource is at a later settled instant T is known from two places. If it did
-not change after S, its entry at S is true, and has an instant up to S. If it did, the version log
-of the data provider lists it between S and T. So what matches at T is among the entries up to S
-that may match and the resources that changed since S, and each of these is read from the data
-provider at T and looked at there. Nothing is concluded from what the index does not have.
+a later one. A search is for a later settled instant T. A resource that did not change between S
+and T has a valid entry in the index, with an instant up to S. A resource that did change is listed
+by the change feed of the data provider. So all matches at T are among two sets: the entries up to
+S that may match, and the resources that changed after S. Each of them is read from the data
+provider as it was at T and checked against the filter. That the index lacks an entry proves
+nothing.
 
-An export at an instant T that is long past asks for one thing more: a resource that may have
-matched at T can have an entry of a later version by now, so all entries later than T are
-candidates too.
+The instant T of an export can be before S. A resource that matched at T can then have an entry of
+a later version, so all entries later than T are candidates too.
 """
 
 from bisect import bisect_right, insort
@@ -47,22 +47,25 @@ from helios_core.storage.stamped_lines import stored_line
 from helios_core.storage.threads import compute
 
 MAX_CHANGED = 5000
-"""If more versions than this are not in the index yet, a search does without it."""
+"""If more versions than this are not in the index yet, searches do not use it."""
 
 MAX_CHANGED_BYTES = 64 * 1024 * 1024
-"""How large those of them are together that a search looks at."""
+"""If these versions have more bytes than this together, searches do not use the index either."""
 
 MAX_CANDIDATES = 50_000
-"""If the index has more candidates in a type, an export does without it."""
+"""If the index has more candidates of a type, exports do not use it."""
 
 FIRST_FETCH = 16
 MAX_FETCH = 1000
 FETCH_BYTES = 4 * 1024 * 1024
-"""How many resources are fetched at once: of a few, how large they are is seen first."""
+"""
+How many resources are fetched at once: first `FIRST_FETCH`, which shows their mean size, then as
+many as have about `FETCH_BYTES`, but at most `MAX_FETCH`.
+"""
 
 VERSIONS_AT_ONCE = 500
 MAX_FOUND = 5000
-"""How many entries of the index are looked at together, at most."""
+"""The most entries that are read from the index at once."""
 
 _Place = tuple[int | str, ...]
 _Provider = Any
@@ -89,8 +92,8 @@ class IndexedSearch:
         Return a page of the search.
 
         Raises:
-            InvalidParameter: `after` is not something a page in this order gave.
-            IndexUnusable: What is found may not be all.
+            InvalidParameter: `after` is not the token of a page in this order.
+            IndexUnusable: Matches may be missing.
         """
         last = None if after is None else parse_page_token(after, self._query.order)
         start = None if last is None else _position(last)
@@ -109,13 +112,13 @@ class IndexedSearch:
         self, order: ValueOrder, *, count: int, after: ValuePosition | None
     ) -> FirstMatches:
         """
-        Return what comes first in an order of values, at the settled instant behind the look-up.
+        Return the first matches in an order of values, at a settled instant after the lookup.
 
-        What has not changed since the index has it is where its entry is; all that has changed
-        comes from the data.
+        These are the matches among the next `count` entries, and all matches that have changed
+        since the instant reached, whatever their values.
 
         Raises:
-            IndexUnusable: What is found may not be all.
+            IndexUnusable: Matches may be missing.
         """
         reached = await self._lookups.reached(self._key, recently=True)
         start = None if after is None else _position_of_value(after)
@@ -124,21 +127,21 @@ class IndexedSearch:
             reached, self._key.resource_type, entries, count=count, after=start
         )
         now, seen = await self._settled(), set[str]()
-        found = await self._changed(reached, reached.at, now, at=now, seen=seen)
+        matches = await self._changed(reached, reached.at, now, at=now, seen=seen)
         end = page[-1] if len(page) == count else None
-        size = sum(len(each.content or b"") for each in found)
+        size = sum(len(match.content or b"") for match in matches)
         async with aclosing(
-            self._fetched([each.id for each in page if each.id not in seen], now)
+            self._fetched([entry.id for entry in page if entry.id not in seen], now)
         ) as unchanged:
             async for stored in unchanged:
-                found.append(stored)
+                matches.append(stored)
                 size += len(stored.content or b"")
                 if size > self._query.max_bytes:
-                    end = next(each for each in page if each.id == stored.id)
+                    end = next(entry for entry in page if entry.id == stored.id)
                     break
         await self._lookups.check(reached)
         return FirstMatches(
-            resources=found, end=None if end is None else ValuePosition(end.value, end.id)
+            resources=matches, end=None if end is None else ValuePosition(end.value, end.id)
         )
 
     async def _count(self, reached: Reached) -> int:
@@ -149,13 +152,13 @@ class IndexedSearch:
         self, reached: Reached, after: IndexedVersion | None, size: int
     ) -> AsyncGenerator[StoredVersion]:
         """
-        Yield in order what matches at the first settled instant behind the first look-up.
+        Yield the matches in order, at the first settled instant after the first lookup.
 
-        What changes while this goes on is looked for in each round, for its entry may have been
-        replaced before it was looked up.
+        Each round also reads what has changed since the round before: the entry of such a resource
+        may have been replaced before its lookup.
         """
         entries = self._entries(reached, self._query.order)
-        pending = _Pending(self._end(after))
+        pending = _PendingMatches(self._end(after))
         at, known, seen = None, reached.at, set[str]()
         while True:
             page = await self._lookups.find(
@@ -166,7 +169,7 @@ class IndexedSearch:
             for stored in await self._changed(reached, known, now, at=at, seen=seen):
                 pending.add(self._place_of(stored), stored)
             known = now
-            unchanged = [each.id for each in page if each.id not in seen]
+            unchanged = [entry.id for entry in page if entry.id not in seen]
             async for stored in self._fetched(unchanged, at):
                 for earlier in pending.before(self._place_of(stored)):
                     yield earlier
@@ -182,37 +185,37 @@ class IndexedSearch:
         try:
             now: datetime = await self._provider.transaction_time()
         except BackendUnavailable as error:
-            # A write is under way for long; without an index nobody has to wait for it.
-            raise IndexUnusable("a write of long duration keeps the data unsettled") from error
+            # A write takes long; a search without the index does not have to wait for it.
+            raise IndexUnusable("a long write keeps the data unsettled") from error
         return now
 
     async def _changed(
         self, reached: Reached, since: datetime, until: datetime, *, at: datetime, seen: set[str]
     ) -> list[StoredVersion]:
         """
-        Return what matches at an instant of all that changed in a period.
+        Return those resources that changed in a period and match at the instant `at`.
 
-        Its ids are added to those seen, which are left out.
+        Leave out the ids in `seen`, and add the ids of all that changed to it.
 
         Raises:
-            IndexUnusable: The data is older than the index, or changed too much.
+            IndexUnusable: The data is older than the index, or too much has changed.
         """
         if until < reached.at:
-            raise IndexUnusable("it is ahead of the data, and has to be rebuilt")
+            raise IndexUnusable("it is ahead of the data and must be rebuilt")
         matches = list[StoredVersion]()
         ids = _unreadable_ids(reached, self._key.resource_type)
         async for versions in _changes(self._provider, self._key, since=since, until=until):
             if at == until:
-                seen.update(each.id for each in versions)
+                seen.update(version.id for version in versions)
                 matches += await self._matching(versions)
             else:
-                ids.update(each.id for each in versions)
+                ids.update(version.id for version in versions)
         ids -= seen
         seen |= ids
         return matches + [stored async for stored in self._fetched(sorted(ids), at)]
 
     def _entries(self, reached: Reached, order: SortOrder | ValueOrder) -> IndexQuery:
-        """Return which entries are looked up: those that are true of any later instant."""
+        """Return the query of the entries that may match and are up to the instant reached."""
         prefilter: Prefilter = UpdatedWithin(until=to_stamp(reached.at))
         own = self._query.filter.prefilter()
         if own is not None:
@@ -220,7 +223,7 @@ class IndexedSearch:
         return IndexQuery(prefilter=prefilter, order=order)
 
     async def _fetched(self, ids: Sequence[str], at: datetime) -> AsyncGenerator[StoredVersion]:
-        """Yield those of these resources that match at an instant, in the order of their ids."""
+        """Yield the resources of these ids that match at an instant, in the order of `ids`."""
         start, count = 0, FIRST_FETCH
         while start < len(ids):
             batch: Batch = await self._provider.fetch(self._key, ids[start : start + count], at=at)
@@ -234,7 +237,7 @@ class IndexedSearch:
             count = max(1, min(MAX_FETCH, FETCH_BYTES // mean, 8 * count))
 
     async def _matching(self, versions: Sequence[StoredVersion]) -> list[StoredVersion]:
-        size = sum(len(each.content or b"") for each in versions)
+        size = sum(len(version.content or b"") for version in versions)
         return await compute(size, _matching_versions, self._query.filter, versions)
 
     def _end(self, last: IndexedVersion | None) -> _Place | None:
@@ -247,32 +250,36 @@ class IndexedSearch:
         return self._place(to_stamp(stored.last_updated), stored.id)
 
 
-class _Pending:
-    """Matches that were found before it was their turn, in order."""
+class _PendingMatches:
+    """Matches that were read before their turn, in order."""
 
     def __init__(self, begin: _Place | None) -> None:
         self._begin = begin
-        self._kept: list[tuple[_Place, StoredVersion]] = []
+        self._matches: list[tuple[_Place, StoredVersion]] = []
 
     def add(self, place: _Place, stored: StoredVersion) -> None:
-        """Keep a match, unless its turn is over."""
+        """Keep a match, unless its place has been passed."""
         if self._begin is None or place > self._begin:
-            insort(self._kept, (place, stored), key=itemgetter(0))
+            insort(self._matches, (place, stored), key=itemgetter(0))
 
     def before(self, place: _Place | None) -> list[StoredVersion]:
-        """Take out what comes up to a place, or all; whatever comes later is behind it."""
+        """
+        Remove and return the matches up to a place, or all if it is None.
+
+        From then on `add` ignores matches up to that place.
+        """
         if place is None:
-            count = len(self._kept)
+            count = len(self._matches)
         else:
-            count, self._begin = bisect_right(self._kept, place, key=itemgetter(0)), place
-        taken = [stored for _, stored in self._kept[:count]]
-        del self._kept[:count]
+            count, self._begin = bisect_right(self._matches, place, key=itemgetter(0)), place
+        taken = [stored for _, stored in self._matches[:count]]
+        del self._matches[:count]
         return taken
 
 
 def _unreadable_ids(reached: Reached, resource_type: str) -> set[str]:
-    """Return the ids of what could not be read when it was indexed."""
-    return {each.id for each in reached.note.unreadable if each.resource_type == resource_type}
+    """Return the ids of the resources that were unreadable when they were indexed."""
+    return {key.id for key in reached.note.unreadable if key.resource_type == resource_type}
 
 
 async def candidate_ids(
@@ -281,10 +288,13 @@ async def candidate_ids(
     about: tuple[TypeKey, datetime, Prefilter],
 ) -> frozenset[str] | None:
     """
-    Return the ids of what may satisfy a prefilter at an instant, None if there are too many.
+    Return the ids of the resources that may satisfy a prefilter at an instant.
+
+    Return None if there are more than `MAX_CANDIDATES`, or if the index is not complete for an
+    instant so early.
 
     Raises:
-        IndexUnusable: The index does not say.
+        IndexUnusable: Ids may be missing.
     """
     key, at, prefilter = about
     reached, stamp = await lookups.reached(key), to_stamp(at)
@@ -295,7 +305,7 @@ async def candidate_ids(
     if ids is None:
         return None
     async for versions in _changes(provider, key, since=reached.at, until=at):
-        ids.update(each.id for each in versions)
+        ids.update(version.id for version in versions)
     await lookups.check(reached)
     return frozenset(ids | _unreadable_ids(reached, key.resource_type))
 
@@ -304,10 +314,10 @@ async def _changes(
     provider: SupportsChangeFeed, key: TypeKey, *, since: datetime, until: datetime
 ) -> AsyncGenerator[list[StoredVersion]]:
     """
-    Yield what changed in a type after one instant and up to another, as it is at the later one.
+    Yield the resources of a type that changed after `since` and up to `until`, as at `until`.
 
     Raises:
-        IndexUnusable: That is too much to look at.
+        IndexUnusable: There are more than `MAX_CHANGED` versions or `MAX_CHANGED_BYTES`.
     """
     if since >= until:
         return
@@ -317,11 +327,13 @@ async def _changes(
     while True:
         page = await provider.versions(query, count=VERSIONS_AT_ONCE, after=after)
         count += len(page.versions)
-        size += sum(len(each.content or b"") for each in page.versions)
+        size += sum(len(version.content or b"") for version in page.versions)
         if count > MAX_CHANGED or size > MAX_CHANGED_BYTES:
             raise IndexUnusable("it is too far behind the data")
-        # Newest first: what is seen first of a resource is what it is at the later instant.
-        newest = {each.id: each for each in reversed(page.versions) if each.id not in seen}
+        # Newest first: the first version of a resource is the one that is current at `until`.
+        newest = {
+            version.id: version for version in reversed(page.versions) if version.id not in seen
+        }
         seen |= newest.keys()
         yield list(newest.values())
         after = page.next
@@ -350,6 +362,8 @@ def _matching_lines(filter_: Filter, lines: Sequence[bytes]) -> list[StoredVersi
 
 def _matching_versions(filter_: Filter, versions: Sequence[StoredVersion]) -> list[StoredVersion]:
     try:
-        return [each for each in versions if each.content and filter_.matches(each.content)]
+        return [
+            version for version in versions if version.content and filter_.matches(version.content)
+        ]
     except DECODE_ERRORS as error:
         raise BackendError("a stored resource is not JSON; store it again") from error

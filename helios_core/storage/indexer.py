@@ -1,9 +1,9 @@
 """
 Keep a search index up to date: build it, and follow the version log of the data provider.
 
-Whatever is done here can be done again, by any process and by several at once: entries are applied
-in any order, and an instant is noted only once all changes up to it are in the index. A process
-that is killed leaves at worst some entries that the next one applies again.
+Every step can be repeated, by any process and by several at once: entries are applied in any
+order, and an instant is noted only once all changes up to it are in the index. A process that is
+killed leaves at worst some entries that the next one applies again.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -43,31 +44,31 @@ from helios_core.storage.search_index import (
 log = structlog.stdlib.get_logger()
 
 FIRST_WINDOW = timedelta(hours=1)
-"""The period of changes that is indexed in one go; it grows while there are few of them."""
+"""The period whose changes are indexed first; the next ones are longer while changes are few."""
 
 BUILDER_SILENT = timedelta(seconds=60)
-"""After so long without a note, another process goes on with a build."""
+"""If a builder has noted nothing for so long, another process continues its build."""
 
 QUIET = timedelta(seconds=60)
-"""How much later an index may be complete than it says, while nothing changes."""
+"""How far the noted instant may lag behind while nothing changes, to spare most notes."""
 
 MIN_PAUSE_SECONDS = 0.1
 """The pause between two rounds, however much is written."""
 
 MAX_PAUSE_FACTOR = 10
-"""How many intervals pass at most before a tenant is looked at in which nothing changes."""
+"""Maximum number of intervals until a tenant in which nothing changes is looked at again."""
 
 MAX_FAILED_PAUSE_FACTOR = 600
-"""How many intervals pass at most before a tenant is looked at that cannot be indexed."""
+"""Maximum number of intervals until a tenant that cannot be indexed is looked at again."""
 
 MISSED = timedelta(seconds=60)
-"""For how long it is a problem that a search had to do without the index."""
+"""For how long a search that had to do without the index is reported as a problem."""
 
 LAG = timedelta(seconds=60)
-"""How far behind an index may be before it is a problem that operators are told of."""
+"""How far behind an index may be before it is reported to operators as a problem."""
 
 MAX_COUNTED = 1000
-"""How many waiting changes are counted."""
+"""Maximum number of waiting changes that are counted."""
 
 _Provider = Any
 """A data provider with SupportsChangeFeed."""
@@ -82,14 +83,14 @@ class DatasetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`missing`, `building`, `outdated`, `ahead` or `following`."""
     reached: datetime | None
     lag_seconds: float | None
-    """How old what has not been indexed may be; 0 if there is nothing, None if nothing is."""
+    """Maximum age of changes that are not indexed; 0 without any, None unless `following`."""
     changes: int | None
-    """How many versions wait, at most `MAX_COUNTED`; None while it is not built."""
+    """How many versions are not indexed, at most `MAX_COUNTED`; None unless `following`."""
     entries: int
 
     @property
     def dataset(self) -> Dataset:
-        """What it is about."""
+        """The dataset that the status is about."""
         return Dataset(self.tenant, self.fhir_version)
 
 
@@ -117,11 +118,11 @@ class Indexer:
         self._behind: dict[Dataset, timedelta] = {}
 
     def miss(self, reason: str) -> None:
-        """Note why a search had to do without the index, for operators who look soon."""
+        """Note why a search had to do without the index; `problems` reports it for a minute."""
         self._missed = reason, self._clock()
 
     def wake(self, tenant: str, fhir_version: FHIRVersion) -> None:
-        """Have what was just written indexed at once."""
+        """Make `run` index at once what was just written to a dataset."""
         self._written.add(Dataset(tenant, fhir_version))
         self._woken.set()
 
@@ -143,7 +144,7 @@ class Indexer:
         return found
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Follow until `stop` is set; whatever fails is tried again."""
+        """Index changes until `stop` is set; a round that fails is repeated."""
         while not stop.is_set():
             started = time.monotonic()
             self._woken.clear()
@@ -161,14 +162,14 @@ class Indexer:
 
     async def follow(self, *, at_once: bool = False) -> None:
         """
-        Index once what has changed in those datasets that it is time to look at, or in all.
+        Index what has changed in the datasets that are due, or with `at_once` in all of them.
 
         Raises:
-            BackendError: One could not be followed; the others were.
+            BackendError: A dataset could not be indexed; the others were.
         """
         failure: BackendError | None = None
         written, self._written = self._written, set()
-        # Whatever was written up to an instant is of types that are listed behind it.
+        # Types are listed after the instant, so none that was written up to it is left out.
         now: datetime = await self._provider.transaction_time()
         datasets = await datasets_of(self._provider)
         if not datasets:
@@ -198,9 +199,9 @@ class Indexer:
         self, *, tenant: str | None = None, fhir_version: str | None = None
     ) -> set[Dataset]:
         """
-        Forget what is indexed, so that `follow` builds it anew.
+        Discard what is indexed, so that `follow` rebuilds it, and return the datasets to rebuild.
 
-        Only of a tenant or FHIR version, if they are not None. Return the datasets to build.
+        These are all datasets, or those of one tenant or FHIR version if that is not None.
         """
         datasets = {
             dataset
@@ -213,32 +214,34 @@ class Indexer:
         return datasets
 
     async def status(self) -> list[DatasetStatus]:
-        """Return how far each dataset has come that has any data or any entry."""
+        """Return the status of each dataset that has data or an index."""
         datasets = await datasets_of(self._provider)
         for dataset in await self._index.datasets():
             datasets.setdefault(dataset, ())
-        ordered = sorted(datasets, key=lambda each: (each.tenant, each.fhir_version.value))
+        ordered = sorted(
+            datasets, key=lambda dataset: (dataset.tenant, dataset.fhir_version.value)
+        )
         return [await self._status(dataset, datasets[dataset]) for dataset in ordered]
 
     async def _status(self, dataset: Dataset, types: tuple[str, ...]) -> DatasetStatus:
         state = await self._index.state(dataset)
         now: datetime = await self._provider.transaction_time()
-        word, changes, lag = "following", None, None
+        state_name, changes, lag = "following", None, None
         if state is None:
-            word = "missing"
+            state_name = "missing"
         elif entries_version(state) != ENTRIES_VERSION:
-            word = "outdated"
+            state_name = "outdated"
         elif state.reached is None:
-            word = "building"
+            state_name = "building"
         elif now < state.reached:
-            word = "ahead"
+            state_name = "ahead"
         else:
             changes = await self._waiting(dataset, types, state.reached, now)
             lag = (now - state.reached).total_seconds() if changes else 0.0
         return DatasetStatus(
             tenant=dataset.tenant,
             fhir_version=dataset.fhir_version,
-            state=word,
+            state=state_name,
             reached=None if state is None else state.reached,
             lag_seconds=lag,
             changes=changes,
@@ -278,15 +281,15 @@ class Indexer:
         return await self._catch_up(work, state.reached, note, now)
 
     async def _is_ahead(self, reached: datetime, now: datetime) -> bool:
-        """Return whether an index was built of another database, or a later state of this one."""
+        """Return whether an index was built from another database or a later state of this one."""
         if reached <= now:
             return False
-        # Another process may have been there since that instant was settled.
+        # Another process may have indexed later changes since `now` was read.
         later: datetime = await self._provider.transaction_time()
         return reached > later
 
     async def _build(self, work: IndexWork, note: IndexNote, now: datetime) -> None:
-        """Index everything as of one instant; what is built already is not built again."""
+        """Index everything as of one instant, except types that a build has already finished."""
         since_heard = self._clock() - note.seen / 1e6
         if note.builder not in {"", self._name} and since_heard < BUILDER_SILENT.total_seconds():
             return  # another process builds
@@ -348,7 +351,7 @@ class Indexer:
         return await self._index.reset(dataset, new_epoch(uuid.uuid4().hex), expected=expected)
 
     def _seen(self, note: IndexNote, work: IndexWork) -> IndexNote:
-        """Return the note that the work goes on, with what it has found out."""
+        """Return the note of a build that goes on, with what it could not read so far."""
         unreadable = self._unreadable(note, work)
         return replace(note, unreadable=unreadable, seen=int(self._clock() * 1e6))
 
@@ -360,7 +363,7 @@ class Indexer:
             )
         if unreadable - {*note.unreadable}:
             log.error("index.unreadable", tenant=work.dataset.tenant, resources=len(unreadable))
-        return tuple(sorted(unreadable, key=lambda each: (each.resource_type, each.id)))
+        return tuple(sorted(unreadable, key=attrgetter("resource_type", "id")))
 
     def _fail(self, reason: str) -> None:
         if reason != self._failed:
@@ -375,14 +378,14 @@ class Indexer:
 
 
 class _LateReport:
-    """Logs now and then that some work is not done yet."""
+    """Logs every `LAG` that a pass is still at work."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._due = self._begun + LAG.total_seconds()
 
     def __call__(self, work: IndexWork) -> None:
-        """Note that the work goes on."""
+        """Log that the work goes on, if that is due."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -418,5 +421,5 @@ async def _wait_for_any(seconds: float, *events: asyncio.Event) -> None:
     try:
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for each in waiting:
-            each.cancel()
+        for wait in waiting:
+            wait.cancel()

@@ -1,4 +1,4 @@
-"""Stored content that is not what was written: how a provider tells of it."""
+"""Stored content that is not what was written: how a provider detects and reports it."""
 
 import re
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _ID = re.compile(rb'\{"resourceType":"[A-Za-z]+","id":"([A-Za-z0-9\-.]{1,64})"')
 
 
 def damage_of(resource_type: str, resource_id: str, line: bytes | None) -> Damaged:
-    """Return the line of an error file about a line that is missing or not what was written."""
+    """Return the report about a stored line that is missing (None) or not what was written."""
     reason = (
         "its content is missing from the database"
         if line is None
@@ -41,7 +41,7 @@ def shortfall_of(resource_type: str, *, found: int, expected: int) -> Damaged:
 
 
 def is_line_of(line: bytes, resource_type: str, resource_id: str) -> bool:
-    """Return whether a line says that it is this resource."""
+    """Return whether a line begins with the type and the id of a resource."""
     return line.startswith(f'{{"resourceType":"{resource_type}","id":"{resource_id}"'.encode())
 
 
@@ -57,7 +57,7 @@ def damaged_json(resource_type: str, line: bytes) -> Damaged:
 
 def verified_batch(text: bytes, sizes: Iterable[int], hash_sum: int) -> Batch | None:
     """
-    Return lines that a database put together, or None if they are not those that were written.
+    Return lines that a database joined, or None if they are not those that were written.
 
     `sizes` are those of the lines, which have a newline between them; `hash_sum` is the sum of
     the `line_hash` of each, modulo 2^64.
@@ -74,7 +74,9 @@ def verified_batch(text: bytes, sizes: Iterable[int], hash_sum: int) -> Batch | 
 
 def verified_version(stored: StoredVersion, *, deleted: bool, stored_hash: int) -> StoredVersion:
     """
-    Return a version as it was written, `stored_hash` being the `line_hash` of its content.
+    Return a version after checking that it is what was written.
+
+    `stored_hash` is the `line_hash` of the content that was written.
 
     Raises:
         BackendError: It is not what was written.

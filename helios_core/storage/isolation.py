@@ -1,7 +1,7 @@
 """
 Call code of plugins so that it neither holds up other tasks for long nor ends the process.
 
-Only an asynchronous function that blocks cannot be helped: the contracts forbid it.
+It cannot contain an asynchronous function that blocks: the contracts forbid that.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ THREAD_NAME = "helios_plugin"
 """The name of the threads started here."""
 
 _abandoned = set[asyncio.Future[Any]]()
-"""Calls that did not end in time; a reference keeps them from being collected half way."""
+"""Calls that did not end in time; referenced, so that they are not garbage-collected."""
 
 
 class Overdue(Exception):
@@ -48,8 +48,8 @@ async def call_within(
     """
     Return the result of an asynchronous call, which may take at most `limit`.
 
-    A call that is late is cancelled and not waited for: it may ignore that. What it raises is an
-    `Exception` in any case, since SystemExit in a task would end the event loop.
+    A late call is cancelled but not waited for, since it may ignore the cancellation. Whatever it
+    raises arrives as an `Exception`: SystemExit in a task would end the event loop.
 
     Raises:
         Overdue: The call is late.
@@ -106,9 +106,8 @@ def start_thread(
     """
     Start a blocking call in a thread of its own, and return the future of its result.
 
-    Unlike a thread of a pool, it is waited for neither by the end of the loop nor by that of the
-    process, and keeps no other call waiting if it never returns. Cancelling the future leaves it
-    running.
+    Unlike a thread of a pool, it delays neither the end of the loop nor that of the process, and
+    holds up no other call if it never returns. Cancelling the future leaves the thread running.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -127,7 +126,7 @@ def start_thread(
 
 
 class ThreadSlots:
-    """Starts blocking calls in threads, at most so many at once; one that hangs keeps its slot."""
+    """Runs at most `size` blocking calls at once, in threads; one that hangs keeps its slot."""
 
     def __init__(self, size: int) -> None:
         self._free = asyncio.Semaphore(size)
@@ -136,10 +135,10 @@ class ThreadSlots:
         self, limit: timedelta, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """
-        Return the result of a blocking call, which with the wait for a slot may take `limit`.
+        Return the result of a blocking call; `limit` includes the wait for a slot.
 
         Raises:
-            Overdue: The call is late. Its thread is left to itself.
+            Overdue: The call is late. Its thread goes on.
         """
         return await call_within(limit, self._run, partial(function, *args, **kwargs))
 
@@ -158,15 +157,14 @@ class ThreadSlots:
 @contextmanager
 def contained() -> Iterator[None]:
     """
-    Raise whatever a backend should not have raised as a BackendError.
+    Convert any exception that a backend should not raise into a BackendError.
 
     Background loops go on after a BackendError; a defect of one backend, or a row that it cannot
     read, must not end the process and everybody else's exports. The cancellation of the task
-    itself passes, a CancelledError that comes from within the backend does not.
+    itself passes; a CancelledError that comes from within the backend does not.
 
     Raises:
-        BackendError: The block raised something else than a BackendError, LeaseLost or
-            JobNotFound.
+        BackendError: The block raised anything but a BackendError, LeaseLost or JobNotFound.
     """
     try:
         yield
@@ -190,7 +188,7 @@ def _defect(error: BaseException) -> BackendError:
 
 
 def reason_for_log(error: BaseException) -> str:
-    """Return the message of one of our errors; that of any other may hold what no log must."""
+    """Return the message of one of our errors, or nothing: others may quote resources."""
     return str(error) if isinstance(error, HeliosError) else ""
 
 
@@ -239,4 +237,4 @@ def _set_exception(future: asyncio.Future[Any], error: Exception) -> None:
 def _forget(call: asyncio.Future[Any]) -> None:
     _abandoned.discard(call)
     if not call.cancelled():
-        call.exception()  # looked at, so that asyncio does not log it as never retrieved
+        call.exception()  # retrieved, or asyncio would log that nobody did

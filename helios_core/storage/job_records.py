@@ -1,4 +1,4 @@
-"""What job stores share: how a job is kept, and what its errors say."""
+"""What job stores share: the stored form of a job, and the messages of errors."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -58,10 +58,10 @@ def stored_job(
 
 def stored_shard(planned: bytes, token: object) -> Shard:
     """
-    Return a shard from its JSON, if its fencing token can be raised by a claim (J3).
+    Return a shard from its JSON, after checking that a claim can raise its token (J3).
 
     Raises:
-        UnreadableJob: As in `stored_job`, or the token is no number below `MAX_TOKEN`.
+        UnreadableJob: As in `stored_job`, or the token is not an integer below `MAX_TOKEN`.
     """
     try:
         msgspec.convert(token, _Token)
@@ -95,8 +95,8 @@ class SetAside:
     """
     The jobs of one store that this process cannot read (J15).
 
-    They stay as they are: another process, of a newer version perhaps, may be able to. Each is
-    logged once.
+    They stay as they are: another process, perhaps of a newer version, may be able to read them.
+    Each is logged once.
     """
 
     def __init__(self) -> None:
@@ -104,16 +104,16 @@ class SetAside:
 
     @property
     def numbers(self) -> list[int]:
-        """The numbers that the store has for them."""
+        """The numbers by which the store identifies these jobs."""
         return list(self._keys)
 
     @property
     def keys(self) -> list[JobKey]:
-        """What names them."""
+        """The keys of these jobs."""
         return list(self._keys.values())
 
     def add(self, number: int, key: JobKey, error: Exception) -> None:
-        """Leave a job out from now on, for what reading it, or working with it, has raised."""
+        """Set a job aside because reading it, or working on it, raised `error`."""
         if number not in self._keys:
             known = isinstance(error, UnreadableJob)
             reason = error if known else unreadable_job(error.__cause__ or error)
@@ -149,7 +149,7 @@ class SetAside:
 
 
 def count_exported(parts: Iterable[Part]) -> int:
-    """Return how many resources some parts add to the output."""
+    """Return how many resources are in those of the parts that are output."""
     return sum(part.count for part in parts if part.key.kind is PartKind.OUTPUT)
 
 
@@ -167,7 +167,7 @@ def checked_parts(
     """
     if lost_shards:
         raise BackendError(f"export {job_id}: {lost_shards_reason(lost_shards)}")
-    # An index may lead to rows that were written to where lost ones were.
+    # A damaged database index may lead to the rows of another job.
     own = {part.key.name: part for part in parts if part.key.job_id == job_id}
     exact = len(own) == len(parts) == published
     if not exact or count_exported(parts) != exported:
@@ -187,28 +187,28 @@ def notes_lost(job_id: str) -> BackendError:
 
 
 def lost_shards_reason(count: int) -> str:
-    """Return why a job fails of which shards are missing (J20)."""
+    """Return why a job with missing shards fails (J20)."""
     return f"{count} of its shards are missing from the job store; start a new export"
 
 
 def give_up_reason(number: int, attempts: int, last_error: str | None) -> str:
-    """Return why a job fails of which a shard has used up its attempts (J9)."""
+    """Return why a job fails when a shard has used up its attempts (J9)."""
     error = last_error or "none of its workers reported back"
     return f"shard {number} was given up after {attempts} attempts: {error}"
 
 
 def job_not_found(job_id: str) -> JobNotFound:
-    """Return the error of a job that the tenant does not have, or has no longer."""
+    """Return the error for a job that the tenant does not have, or no longer has."""
     return JobNotFound(f"there is no export {job_id}, or it was deleted; start a new one")
 
 
 def part_not_found() -> PartNotFound:
-    """Return the error of a file name that no published part of the job has."""
+    """Return the error for a file name that no published part of the job has."""
     return PartNotFound("This export has no file of that name; see its manifest.")
 
 
 def too_many_exports(active: int, max_active: int) -> TooManyExports:
-    """Return the error of a job that would be one more than a tenant may have active (J1)."""
+    """Return the error for a job that exceeds the tenant's limit of active jobs (J1)."""
     return TooManyExports(
         f"{active} exports are active and {max_active} are allowed; wait for one to finish, or"
         " delete one"
@@ -216,7 +216,7 @@ def too_many_exports(active: int, max_active: int) -> TooManyExports:
 
 
 def lease_lost(lease: Lease) -> LeaseLost:
-    """Return the error of a lease that is no longer the newest one of its shard (J4)."""
+    """Return the error for a lease that is no longer the newest one of its shard (J4)."""
     return LeaseLost(
         f"lease {lease.token} on shard {lease.shard.number} of export {lease.job.id} is lost:"
         " the shard was claimed again or handed back, or the job was ended; write nothing more"

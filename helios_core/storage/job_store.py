@@ -41,29 +41,30 @@ class JobStore(ABC):
         up its attempts puts the job in error.
     J10 Every read and write is inside one tenant; only `claim`, `removable`, `end_untouched`,
         `workforce`, and `jobs` for every tenant look across them.
-    J11 A shard is given out only when every shard of the job's earlier phases is complete.
+    J11 A shard can be claimed only when every shard of the job's earlier phases is complete.
     J12 Published parts are numbered in the order in which they appeared, from 0 without gaps; a
         part keeps its number, and whoever sees a number sees all the lower ones.
-    J13 What a shard notes for later phases appears with its parts, all or nothing, and goes with
-        the job.
+    J13 The notes of a shard for later phases appear together with its parts, all or nothing, and
+        are deleted with the job.
     J14 `is_held` reports at once, in every process, that a lease was lost.
     J15 A job whose stored form this version cannot read keeps no other job from being claimed,
         listed or removed, and stays as it is; `unreadable` names it. It can be listed, cancelled
         and deleted, and ends and expires as others do.
-    J16 `jobs` lists every job that is remembered, the newest first. Pages repeat none, and leave
-        none out that is there from the first to the last.
-    J17 A worker is alive from `beat` until the time it named is over, or until it retires; J7
-        holds for this time, too.
+    J16 `jobs` lists every job that is remembered, the newest first. Pages repeat no job, and
+        omit none that is there from the first page to the last.
+    J17 A worker counts as alive from `beat` until the time it named is over, or until it retires;
+        J7 holds for this time, too.
     J18 `end_untouched` ends active jobs that no worker touched for some time, in error and with
         the reason; a job is touched when it is added, and by every claim, renewal and end of a
         lease.
     J19 `postpone` hands a shard back that waits for a backend, and the attempt does not count,
-        until the shard has waited for `patience`; J7 holds for this time, too. It is counted from
-        the first call since the shard got further: since a renewal reported more resources than
-        any before. What is waited for is in the progress of the job until then.
-    J20 What is lost of a job is noticed. A job that lacks shards never becomes complete: it ends
-        in error with its last shard, or by `end_untouched` whenever it was touched. `parts` and
-        `notes` raise BackendError where anything is missing of what completed shards published.
+        until the shard has waited for `patience`; J7 holds for this time, too. The wait begins
+        with the first `postpone` since the shard advanced, that is, since a renewal reported more
+        resources than any before. Until it advances, the job's progress says what it waits for.
+    J20 Lost records of a job are noticed. A job that lacks shards never becomes complete: it ends
+        in error with its last shard, or by `end_untouched` however recently it was touched.
+        `parts` and `notes` raise BackendError if anything is missing that completed shards
+        published.
     """
 
     @property
@@ -74,7 +75,7 @@ class JobStore(ABC):
     @abstractmethod
     async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
         """
-        Store a new job with its shards and give it back with `created_at` and status set (J1).
+        Store a new job with its shards, and return it with `created_at` and status set (J1).
 
         Raises:
             TooManyExports: The tenant already has `max_active` active jobs.
@@ -92,7 +93,7 @@ class JobStore(ABC):
     @abstractmethod
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
         """
-        Count what is done, completed shards and what holders reported since.
+        Return the progress of a job: completed shards, and what the holders of others reported.
 
         Raises:
             JobNotFound: As in `get`.
@@ -121,10 +122,10 @@ class JobStore(ABC):
     @abstractmethod
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
         """
-        Claim a shard that is free or whose lease has lapsed, or give None (J2, J3, J8).
+        Claim a shard that is free or whose lease has lapsed, or return None (J2, J3, J8).
 
-        A lapsed shard that already had `max_attempts` attempts is not given out again: its job
-        ends in error, and the search goes on (J9).
+        A lapsed shard that already had `max_attempts` attempts is not claimed again: its job ends
+        in error, and the next shard is tried (J9).
         """
 
     @abstractmethod
@@ -139,9 +140,9 @@ class JobStore(ABC):
     @abstractmethod
     async def is_held(self, lease: Lease) -> bool:
         """
-        Whether a lease is still good, which `renew` would say without changing anything (J14).
+        Return whether a lease is still held, without changing anything (J14).
 
-        A worker asks twice a second whether the export it works on was cancelled.
+        Workers ask twice a second, to notice that their export was cancelled.
         """
 
     @abstractmethod
@@ -149,13 +150,13 @@ class JobStore(ABC):
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
     ) -> JobStatus:
         """
-        Publish the shard's parts, keep its notes and close it; give the job's status then (J5).
+        Publish the shard's parts, store its notes, close it and return the job's status (J5).
 
         Notes are what the shards of later phases have to know (J13). They are opaque to the store
-        and may have some megabytes.
+        and may be several megabytes.
 
         Raises:
-            LeaseLost: As in `renew`; nothing is published, nothing kept.
+            LeaseLost: As in `renew`; nothing is published or stored.
         """
 
     @abstractmethod
@@ -163,8 +164,8 @@ class JobStore(ABC):
         """
         Yield the notes of completed shards that noted something, by shard number (J13).
 
-        A megabyte of them is in memory at a time, or one. Closing the iterator early frees what
-        it holds.
+        At most a megabyte of them is in memory at a time, or a single larger one. Closing the
+        iterator early frees what it holds.
 
         Raises:
             JobNotFound: As in `get`.
@@ -190,10 +191,10 @@ class JobStore(ABC):
         self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
     ) -> bool:
         """
-        Hand a shard back until a backend is there again, or return that it waited too long (J19).
+        Hand a shard back until a backend is available, and return whether it may wait (J19).
 
-        The shard is free again after `retry_after`. `reason` says what it waits for. One that has
-        waited for `patience` stays as it is, and its lease is still held.
+        The shard is free again after `retry_after`. `reason` says what it waits for. If it has
+        waited for `patience`, nothing changes, and its lease is still held.
 
         Raises:
             LeaseLost: As in `renew`.
@@ -211,7 +212,7 @@ class JobStore(ABC):
     @abstractmethod
     async def cancel(self, tenant: str, job_id: str) -> None:
         """
-        End a job in any status: it is gone for `get` and waits in `removable` (J6).
+        End a job in any status: `get` no longer finds it, and `removable` lists it (J6).
 
         Raises:
             JobNotFound: As in `get`.
@@ -219,16 +220,20 @@ class JobStore(ABC):
 
     @abstractmethod
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
-        """Return jobs that are cancelled, or reached a final status longer ago (J7, J15)."""
+        """
+        Return at most `limit` jobs that are cancelled or have ended (J7, J15).
+
+        Those not cancelled ended more than `completed_before` ago.
+        """
 
     @abstractmethod
     async def jobs(
         self, query: JobQuery, *, limit: int, after: JobPlace | None = None
     ) -> list[JobSummary]:
         """
-        Return the first `limit` jobs of a list, or those that follow a place in it (J16).
+        Return the first `limit` jobs of a query, or those that follow `after` (J16).
 
-        The newest comes first; of one instant, they are in the order of tenants and ids.
+        The newest comes first; jobs of one instant are ordered by tenant and id.
         """
 
     @abstractmethod
@@ -239,11 +244,11 @@ class JobStore(ABC):
 
     @abstractmethod
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
-        """Report that a worker is alive, and counts as such for some time (J17)."""
+        """Report that a worker is alive, and will count as alive for `lasts` (J17)."""
 
     @abstractmethod
     async def retire(self, worker: str) -> None:
-        """Report that a worker has ended; one that is unknown is fine (J17)."""
+        """Report that a worker has ended; an unknown one is ignored (J17)."""
 
     @abstractmethod
     async def workforce(self) -> Workforce:
@@ -253,7 +258,7 @@ class JobStore(ABC):
         """
         Return jobs of the tenant in status complete, the one that completed last first.
 
-        They tell how long an export takes; this default knows of none.
+        Their durations are used to estimate those of other exports. This default returns none.
         """
         del tenant, limit
         return []
@@ -264,11 +269,11 @@ class JobStore(ABC):
 
     @abstractmethod
     async def exists(self, tenant: str, job_id: str) -> bool:
-        """Whether the store still remembers the job in any status, cancelled included."""
+        """Return whether the store still has the job, in any status, cancelled included."""
 
     @property
     def unreadable(self) -> Sequence[JobKey]:
-        """The jobs that this process has met and cannot read, deleted ones included (J15)."""
+        """The jobs that this process has found unreadable, those deleted since included (J15)."""
         return ()
 
     async def wait_for_work(self, at_most: timedelta) -> None:

@@ -1,4 +1,4 @@
-"""Lines in one piece of NDJSON, so that what only passes on need not be taken apart."""
+"""Lines in one piece of NDJSON, so that lines that are only passed on need not be split."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
@@ -6,9 +6,9 @@ from typing import overload
 
 class JoinedLines(Sequence[bytes]):
     """
-    Lines that lie one behind the other in one value, with a newline between them.
+    Lines in one value, with a newline between them.
 
-    As a sequence it copies each line it gives; `chunks` and `text` copy nothing of a whole.
+    Indexing and iterating copy each line; `chunks` and `text` copy nothing, except for a slice.
     """
 
     __slots__ = ("_begin", "_ends", "_text")
@@ -30,20 +30,20 @@ class JoinedLines(Sequence[bytes]):
 
     @property
     def text(self) -> bytes:
-        """The lines with newlines between them, at most one behind the last."""
+        """The lines with newlines between them, and possibly one after the last."""
         if self._begin == 0 and self._end >= len(self._text):
             return self._text
         return self._text[self._begin : self._end]
 
     def chunks(self) -> list[bytes]:
-        """Yield the lines as chunks of NDJSON, each line ended by a newline."""
+        """Return the lines as chunks of NDJSON, each line ended by a newline."""
         if not self._ends:
             return []
         text = self.text
         return [text] if len(text) == self.size else [text, b"\n"]
 
     def lengths(self) -> Iterator[int]:
-        """Return the length of each line."""
+        """Yield the length of each line."""
         begin = self._begin
         for end in self._ends:
             yield end - begin - 1
@@ -63,26 +63,26 @@ class JoinedLines(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> "Sequence[bytes]": ...
     def __getitem__(self, index: int | slice) -> "bytes | Sequence[bytes]":
-        """Return a line, or some that follow each other, without a copy of these."""
+        """Return a copy of a line, or a slice of lines, which copies nothing if its step is 1."""
         if isinstance(index, int):
-            place = range(len(self))[index]
-            return self._text[self._starts(place) : self._ends[place] - 1]
-        places = range(len(self))[index]
-        if places.step != 1:
-            return [self[place] for place in places]
-        ends = self._ends[places.start : places.stop]
-        return JoinedLines(self._text, ends, begin=self._starts(places.start) if ends else 0)
+            position = range(len(self))[index]
+            return self._text[self._start_of(position) : self._ends[position] - 1]
+        positions = range(len(self))[index]
+        if positions.step != 1:
+            return [self[position] for position in positions]
+        ends = self._ends[positions.start : positions.stop]
+        return JoinedLines(self._text, ends, begin=self._start_of(positions.start) if ends else 0)
 
     @property
     def _end(self) -> int:
         return self._ends[-1] if self._ends else self._begin
 
-    def _starts(self, place: int) -> int:
-        return self._ends[place - 1] if place else self._begin
+    def _start_of(self, position: int) -> int:
+        return self._ends[position - 1] if position else self._begin
 
 
 def ndjson_size(lines: Sequence[bytes]) -> int:
-    """Return how many bytes of NDJSON some lines are, newlines included."""
+    """Return how many bytes of NDJSON lines are, newlines included."""
     return lines.size if isinstance(lines, JoinedLines) else sum(map(len, lines)) + len(lines)
 
 
@@ -92,5 +92,5 @@ def line_lengths(lines: Sequence[bytes]) -> Iterable[int]:
 
 
 def joined_text(lines: Sequence[bytes]) -> bytes:
-    """Return lines with newlines between them, at most one behind the last."""
+    """Return lines with newlines between them, and possibly one after the last."""
     return lines.text if isinstance(lines, JoinedLines) else b"\n".join(lines)

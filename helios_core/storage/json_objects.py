@@ -1,4 +1,4 @@
-"""JSON objects of plugins that nobody vouches for: tokens, key sets, documents of an issuer."""
+"""JSON objects that plugins get from others: tokens, key sets, documents of an issuer."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from helios_core.fhir.strict_json import read_object
 
 def read_json_object(text: bytes) -> dict[str, Any]:
     """
-    Return a JSON object (RFC 8259) that every reader reads alike.
+    Parse a JSON object (RFC 8259) that means the same to every parser.
 
-    Of two members of one name each reader would choose its own, so there may be none, at no depth
-    (RFC 7515, section 4).
+    Member names must be unique at every depth, since parsers differ in which of two members with
+    one name they take (RFC 7515, section 4).
 
     Raises:
-        ValueError: It is something else, or as ambiguous as a resource must not be; the message
-            has no part of it.
+        ValueError: It is not an object, or is ambiguous by the rules for resources; the message
+            quotes no part of it.
     """
     try:
         read_object(text)

@@ -1,4 +1,4 @@
-"""Schemas of databases: the numbered files of a plugin, and how a database compares with them."""
+"""Database schemas: a plugin's numbered migrations, and whether a database has had them."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -15,9 +15,9 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a schema, never changed once it is released."""
 
     number: int
-    """From 1, without gaps."""
+    """Counted from 1, without gaps."""
     name: str
-    """That of its file, without the suffix."""
+    """The name of its file, without the suffix."""
     script: str
 
 
@@ -25,15 +25,15 @@ class Migrated(msgspec.Struct, frozen=True, kw_only=True):
     """What was done to a database."""
 
     before: int
-    """The number of its last migration; 0 for a new one."""
+    """The number of the last migration that the database had before; 0 for a new database."""
     after: int
-    """The number of the last one now."""
+    """The number of the last migration that it has now."""
     indexed: bool
-    """Whether the search index of what was stored already was made anew."""
+    """Whether the search index of the stored resources was rebuilt."""
 
     def report(self, database: str) -> str:
-        """Return it as a line for the operator."""
-        indexed = "; its search index was made anew" if self.indexed else ""
+        """Return the result as a line for the operator."""
+        indexed = "; its search index was rebuilt" if self.indexed else ""
         if self.before < self.after:
             return f"{database} went from version {self.before} to {self.after}{indexed}"
         return f"{database} has version {self.after} already{indexed}"
@@ -43,12 +43,12 @@ class Migrations(msgspec.Struct, frozen=True, kw_only=True):
     """
     The steps from an empty database to the schema that a plugin's code uses.
 
-    A database keeps the number of the last step it had, its version. The plugin runs the steps
+    A database keeps the number of its last step, which is its version. The plugin runs the steps
     `after` that one in a transaction, with its own driver.
     """
 
     distribution: str
-    """Whose release has the schema, as it is installed."""
+    """The distribution that has the schema, as pip knows it."""
     steps: tuple[Migration, ...]
 
     @classmethod
@@ -82,12 +82,12 @@ class Migrations(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.steps)
 
     def after(self, version: int) -> Sequence[Migration]:
-        """Return the steps that a database of some version lacks, in order."""
+        """Return the steps that a database of a version lacks, in order."""
         return self.steps[version:]
 
     def check(self, version: int, database: str) -> None:
         """
-        Refuse a database of another version than the code's; `database` is what it is called.
+        Require that a database has the version of the code; `database` is its name in errors.
 
         Raises:
             SchemaOutdated: It needs `helios migrate`.
@@ -106,7 +106,7 @@ class Migrations(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def index_outdated(database: str) -> SchemaOutdated:
-    """Return the error of a database whose search index other code made."""
+    """Return the error for a database whose search index was built by other rules."""
     return SchemaOutdated(
-        f"the search index of {database} was made by other rules than this code's", advice=MIGRATE
+        f"the search index of {database} was built by other rules than this code's", advice=MIGRATE
     )

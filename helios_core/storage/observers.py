@@ -1,4 +1,4 @@
-"""Observers of jobs: each is called in its own time, and whatever it does holds nobody up."""
+"""Observers of jobs: each has a queue of its own, so that none holds up anything else."""
 
 import asyncio
 import inspect
@@ -40,7 +40,7 @@ class JobAnnouncer:
     async def observed_by(
         self, plugin: str, observer: Observer, *, time_limit: timedelta, drain: timedelta
     ) -> AsyncIterator[None]:
-        """Pass jobs to an observer within the context; its end waits for calls, up to `drain`."""
+        """Pass jobs to an observer within the context, whose end waits up to `drain` for calls."""
         queue = _ObserverQueue(plugin, observer, time_limit)
         self._queues.append(queue)
         try:
@@ -57,7 +57,7 @@ class _ObserverQueue:
         self._plugin = plugin
         self._observer = observer
         self._time_limit = time_limit
-        self._waiting = asyncio.Queue[Job | None](MAX_WAITING + 1)  # the last place is the end's
+        self._waiting = asyncio.Queue[Job | None](MAX_WAITING + 1)  # one more for the end marker
         self._calling = asyncio.ensure_future(self._call_for_each())
 
     def put(self, job: Job) -> None:
@@ -71,7 +71,7 @@ class _ObserverQueue:
         self._waiting.put_nowait(None)
         await asyncio.wait({self._calling}, timeout=drain.total_seconds())
         if not self._calling.done():
-            left = self._waiting.qsize()  # the one it is called for, and not the end
+            left = self._waiting.qsize()  # the current job instead of the end marker
             log.error("observer.undelivered", plugin=self._plugin, jobs=left)
         abandon(self._calling)
 
@@ -90,7 +90,7 @@ class _ObserverQueue:
                 )
 
     async def _call(self, job: Job) -> None:
-        # An asynchronous observer gives back an awaitable at once; a thread costs it little.
+        # An asynchronous observer returns an awaitable at once, so that a thread costs little.
         thread: asyncio.Future[object] = start_thread(self._observer, job)
         try:
             await call_within(self._time_limit, _end_of, thread)
@@ -98,7 +98,7 @@ class _ObserverQueue:
             await self._wait_for(job, overdue.call, thread)
 
     async def _wait_for(self, job: Job, *running: "asyncio.Future[object]") -> None:
-        """Wait until a late call has ended: nothing can end a thread, and there must be one."""
+        """Wait until a late call has ended: threads cannot be stopped, and calls never overlap."""
         log.error(
             "observer.overdue",
             plugin=self._plugin,

@@ -1,4 +1,4 @@
-"""What a data provider can do whose index has resources in an order of their values."""
+"""The power of a data provider to find resources in an order of their values."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -11,21 +11,21 @@ from helios_core.storage.resource_keys import TypeKey
 
 
 class ValuePosition(msgspec.Struct, frozen=True):
-    """A place in an order of values, at which no resource need be."""
+    """A position in an order of values; there need not be a resource at it."""
 
     value: tuple[int, int] | None
-    """None is behind all values."""
+    """As in `IndexedVersion`; None comes after all values."""
     id: str
-    """Empty before all resources with that value."""
+    """An id; the empty string comes before all resources with that value."""
 
 
 class FirstMatches(msgspec.Struct, frozen=True, kw_only=True):
-    """All matches of one instant up to a place in an order, and maybe more of them."""
+    """All matches at one instant up to a position in an order, and maybe later ones."""
 
     resources: Sequence[StoredVersion]
-    """In any order; some may come before the place that was asked for."""
+    """In any order; some may come before the requested position."""
     end: ValuePosition | None
-    """The place, inclusive; None if they are all that there are."""
+    """The position, inclusive; None if there are no later matches."""
 
 
 @runtime_checkable
@@ -42,9 +42,10 @@ class SupportsFirstMatches(Protocol):
         after: ValuePosition | None,
     ) -> FirstMatches | None:
         """
-        Return all matches from the place `after` up to another one; None if it cannot now.
+        Return all matches from `after` up to a later position; None if the index is unusable.
 
-        `count` is how many resources may be looked at, from 1 to 10,000, besides those that the
-        index does not have yet, and their contents together may exceed `query.max_bytes` by one.
+        `count`, from 1 to 10,000, is how many indexed resources may be examined; those that are
+        not indexed yet come on top. The contents of the indexed ones may exceed `query.max_bytes`
+        in total by one resource.
         """
         ...

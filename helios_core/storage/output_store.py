@@ -17,8 +17,8 @@ class OutputStore(ABC):
     O2  If the chunks raise, or the put is cancelled, nothing of the part stays.
     O3  Bytes come back unchanged; `put` returns their size and digest.
     O4  Reading a part that is absent raises PartMissing.
-    O5  `delete` takes exactly the job's prefix and may be repeated.
-    O6  Memory does not grow with the part.
+    O5  `delete` removes exactly what is below the job's prefix, and may be repeated.
+    O6  Memory does not grow with the size of a part.
     O7  Byte ranges can be read.
     O8  Parts of one tenant or token never touch those of another.
     """
@@ -54,7 +54,7 @@ class OutputStore(ABC):
 
     @abstractmethod
     async def discard(self, key: PartKey) -> None:
-        """Remove one part that was never published; an absent one is fine."""
+        """Remove one part that was never published; an absent one is ignored."""
 
     @abstractmethod
     async def delete(self, tenant: str, job_id: str) -> None:
@@ -67,7 +67,7 @@ class OutputStore(ABC):
 
     @abstractmethod
     def jobs(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield the tenant and the job id of everything stored, so that orphans can be found."""
+        """Yield the tenant and id of each job with stored parts, so that orphans can be found."""
 
 
 @runtime_checkable
@@ -75,8 +75,8 @@ class SupportsSignedURLs(Protocol):
     """
     The store can hand out URLs that need no token and bypass the server.
 
-    What they give has the headers of a download through the server: content type, coding, and the
-    part's `name` as the name of the file. Two URLs of one part differ after the `?` at most.
+    Their responses have the headers of a download through the server: content type, content
+    coding and the part's `name` as the file name. Two URLs of one part differ only in their query.
     """
 
     async def signed_urls(self, keys: Sequence[PartKey], *, valid_for: timedelta) -> Sequence[str]:

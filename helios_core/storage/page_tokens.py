@@ -36,7 +36,7 @@ class PagePosition(msgspec.Struct, frozen=True, kw_only=True):
     """The resource with which a page ended."""
 
     stamp: int
-    """0 where the order is by id."""
+    """When its version became current, in microseconds since 1970; 0 in the order by id."""
     id: str
 
 
@@ -44,9 +44,9 @@ class VersionPosition(msgspec.Struct, frozen=True, order=True):
     """The version with which a page of versions ended."""
 
     stamp: int
-    """When it became current, in microseconds since 1970."""
+    """When the version became current, in microseconds since 1970."""
     number: int
-    """What tells versions of one instant apart, from 0; a store decides what it is."""
+    """Distinguishes versions of one instant; from 0, with a meaning that is the store's own."""
 
 
 class PageBuilder:
@@ -55,19 +55,19 @@ class PageBuilder:
     def __init__(self, count: int, max_bytes: int = PAGE_BYTES) -> None:
         self.found: list[StoredVersion] = []
         self._count = count
-        self._room = max_bytes
+        self._bytes_left = max_bytes
 
     def add(self, stored: StoredVersion) -> bool:
         """
         Take the next resource; return False, and take none, if it belongs to the next page.
 
-        The first one always has room.
+        The first one always fits.
         """
         size = len(stored.content or b"")
-        if len(self.found) == self._count or (self.found and size > self._room):
+        if len(self.found) == self._count or (self.found and size > self._bytes_left):
             return False
         self.found.append(stored)
-        self._room -= size
+        self._bytes_left -= size
         return True
 
 
@@ -80,11 +80,10 @@ async def collect_page(
     count_all: Callable[[], Awaitable[int]],
 ) -> SearchPage:
     """
-    Return the page of a search that begins with these matches, and close them.
+    Return the page of a search that begins with these matches, and close their iterator.
 
-    `matches` follow each other in the order of the query, behind the token `after`; `count_all`
-    counts all matches, and is called only if the query asks for a total that the page does not
-    show.
+    `matches` come in the order of the query and begin after the token `after`. `count_all` counts
+    all matches; it is called only if the query requests a total and there is more than this page.
     """
     page, more = PageBuilder(count, query.max_bytes), False
     async with aclosing(matches):
@@ -104,16 +103,16 @@ async def collect_page(
 
 def place_in_order(stamp: int, resource_id: str, order: SortOrder) -> tuple[int | str, ...]:
     """
-    Return what compares as the matches of a search follow each other.
+    Return a sort key that orders matches as a search does.
 
-    `stamp` is when the version became current; of those of one instant the lower id comes first
-    in either direction.
+    `stamp` is when the version became current, in microseconds since 1970. Matches of one instant
+    are ordered by ascending id in either direction.
     """
     match order:
         case SortOrder.ID:
             return (resource_id,)
         case SortOrder.ID_DESCENDING:
-            # The end of a text comes behind whatever it could go on with.
+            # In descending order an id comes after all longer ids that begin with it.
             return (*(-ord(character) for character in resource_id), 1)
         case SortOrder.LAST_UPDATED:
             return stamp, resource_id
@@ -122,43 +121,43 @@ def place_in_order(stamp: int, resource_id: str, order: SortOrder) -> tuple[int 
 
 
 def make_page_token(last: StoredVersion, order: SortOrder) -> str:
-    """Return the token of the page behind a resource."""
+    """Return the token of the page that follows a resource."""
     at = "" if order in ID_ORDERS else f":{to_stamp(last.last_updated)}"
     return f"{_SIGNS[order]}{at}:{last.id}"
 
 
 def parse_page_token(token: str, order: SortOrder) -> PagePosition:
     """
-    Return the resource behind which a page begins.
+    Return the resource after which a page begins.
 
     Raises:
-        InvalidParameter: It is not a token that a page in this order gave.
+        InvalidParameter: It is not a token of a page in this order.
     """
     match = _TOKEN.fullmatch(token)
     if match is None or match[1] + ("id" if match[2] is None else "at") != _SIGNS[order]:
         raise InvalidParameter(
-            "the page asked for is not one that this search gave; follow its links as they are,"
-            " or start again without one"
+            "the requested page is not one that this search linked to; follow its links"
+            " unchanged, or start again without a page"
         )
     return PagePosition(stamp=int(match[2] or 0), id=match[3])
 
 
 def make_version_token(last: VersionPosition) -> str:
-    """Return the token of the page behind a version."""
+    """Return the token of the page that follows a version."""
     return f"at:{last.stamp}:{last.number}"
 
 
 def parse_version_token(token: str) -> VersionPosition:
     """
-    Return the version behind which a page begins.
+    Return the version after which a page begins.
 
     Raises:
-        InvalidParameter: It is not a token that a page gave.
+        InvalidParameter: It is not a token of a page.
     """
     match = _VERSION_TOKEN.fullmatch(token)
     if match is None or int(match[2]) > FOREVER:
         raise InvalidParameter(
-            "the page asked for is not one that this history gave; follow its links as they are,"
-            " or start again without one"
+            "the requested page is not one that this history linked to; follow its links"
+            " unchanged, or start again without a page"
         )
     return VersionPosition(int(match[1]), int(match[2]))

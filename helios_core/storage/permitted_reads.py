@@ -1,9 +1,9 @@
 """
-A data provider of what somebody may see: the one place where limits of scopes are enforced.
+A data provider that shows what a client may see: the one place where scopes limit reads.
 
 REST, the routes of plugins and the workers of exports read through it. So whatever they make of
-resources (files, Bundles, counts, deletions, the results of lookups) is made of permitted ones.
-What is not permitted does not exist.
+resources (files, Bundles, counts, deletions, the results of lookups) is made of permitted ones. A
+resource that is not permitted does not exist for them.
 """
 
 import asyncio
@@ -58,16 +58,17 @@ from helios_core.storage.resource_keys import ResourceKey, TypeKey
 from helios_core.storage.sealed_tokens import TokenSeal
 
 READING: Final = "rs"
+"""The letters of scopes, of which either permits an export to read."""
 VERSIONS_AT_ONCE: Final = 100
-"""How many versions are looked at together, of which a client may not see all."""
+"""How many versions are read at once if a client may not see all of them."""
 VERSIONS_PER_PAGE: Final = 2_000
-"""How many versions are looked at for one page, at least; it ends early rather than take long."""
+"""After how many versions a page ends even if it is not full, so that it does not take longer."""
 
 Permitted = Callable[[TypeKey, str], Filter | None]
 """
 Returns the filter of the resources of a type that are permitted; None if all of them are.
 
-The text has letters of scopes, of which one is enough.
+The second argument has letters of scopes; a resource is permitted if one of them grants it.
 """
 
 
@@ -90,9 +91,9 @@ def permitted_filter(
     now: datetime | None = None,
 ) -> Filter | None:
     """
-    Return the filter of what a grant has of a type; None if it has everything.
+    Return the filter of the resources of a type that a grant permits; None if it permits all.
 
-    A search that cannot be evaluated, or that depends on other resources, adds nothing.
+    A search of the grant that cannot be evaluated, or depends on other resources, permits nothing.
     """
     if grant.is_everything:
         return None
@@ -101,7 +102,7 @@ def permitted_filter(
         compiled = (
             _compiled(version, resource_type, query, base_urls(base), now) for query in clause
         )
-        filters = [each for each in compiled if each is not None]
+        filters = [filter_ for filter_ in compiled if filter_ is not None]
         if not filters:
             return nothing_of(resource_type)
         conditions.append(any_filter(filters).condition)
@@ -109,7 +110,7 @@ def permitted_filter(
 
 
 def nothing_of(resource_type: str) -> Filter:
-    """Return the filter that nothing of a type matches."""
+    """Return the filter that no resource of a type matches."""
     return make_filter(resource_type, _NEVER)
 
 
@@ -121,7 +122,7 @@ def _is_nothing(permitted: Filter | None) -> bool:
 
 
 def permitted_backends(backends: Backends, request: ExportRequest, at: datetime) -> Backends:
-    """Return backends that show an export what the scopes of its client allowed at its start."""
+    """Return backends that show an export what its client's scopes allowed at the kick-off."""
     if not request.constraints:
         return backends
     by_type = {
@@ -138,10 +139,10 @@ def permitted_reads(
     provider: DataProvider, permitted: Permitted, letters: str, *, seal: TokenSeal | None = None
 ) -> DataProvider:
     """
-    Return a provider that shows what is permitted by one of the letters; it has all its powers.
+    Return a provider with the same powers that shows what one of the letters permits.
 
-    To write needs the letters of the change. `seal` closes the tokens of pages of versions, which
-    say where these are among all that are stored; None leaves them as they are.
+    A write needs the letters of its changes: `c` or `u` to store, `d` to delete. `seal` closes the
+    tokens of pages of versions, which tell how many the store has; None leaves them as they are.
     """
     powers = frozenset(power for power in _POWERS if isinstance(provider, power))
     return _class_of(powers)(provider, permitted, letters, seal)
@@ -183,7 +184,7 @@ class _PermittedReads(DataProvider):
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
         shards: list[Shard] = await self._provider.plan(view, shard_bytes=shard_bytes)
-        # How many there are in all is part of what is not permitted, and whether there are any.
+        # Neither the number of all resources nor their existence may be revealed.
         return [
             shard if permitted is None else replace(shard, resources=0)
             for shard in shards
@@ -234,7 +235,7 @@ class _PermittedReads(DataProvider):
         return batches if permitted is None else _filter_all(permitted, batches)
 
     async def _shown(self, key: ResourceKey, stored: StoredVersion | None) -> StoredVersion | None:
-        """Return a version if it is permitted; of a deletion, what it deleted has to be."""
+        """Return a version if it is permitted; a deletion is if the deleted version was."""
         return await self._within(self._permitted(key.type), key, stored)
 
     async def _within(
@@ -297,9 +298,9 @@ class _TypeHistory(_PermittedReads):
         """
         Return a page of permitted versions, full if there are enough of them.
 
-        It ends with one of them, and has a next one only if there are more: how many others there
-        are, and when they were stored, is not permitted either. Only a page for which too many
-        others had to be looked at ends where that was noticed, perhaps with nothing on it.
+        It ends with a permitted version, and has a next page only if there are more of them: the
+        number of the others and when they were stored may not be revealed either. Only if too many
+        others had to be read does a page end among them, perhaps with nothing on it.
         """
         if (seal := self._seal) is None:
             return await self._versions(query, count=count, after=after)
@@ -393,11 +394,11 @@ class _Written(_PermittedReads):
         self, key: ResourceKey, change: Put | Delete, *, again: bool
     ) -> Put | Delete | None:
         """
-        Return a change that replaces only what was looked at; None if that is not to be seen.
+        Return a change bound to the version that was checked; None if that may not be seen.
 
         Raises:
             Forbidden: It would store or replace a resource that is not permitted.
-            VersionConflict: Another version is current than the change is about.
+            VersionConflict: The change expects another version than the current one.
         """
         deletes = isinstance(change, Delete)
         replacing = self._permitted_by(key.type, "d" if deletes else "u")
@@ -431,7 +432,7 @@ _ABSENT = AppliedChange(outcome=ChangeResult.ABSENT, version_id=0, last_updated=
 
 
 def _narrowed(query: SearchQuery, permitted: Filter | None) -> SearchQuery:
-    """Return a query for those matches that are permitted; None if all are."""
+    """Return a query for the matches that are permitted; `permitted` is None if all are."""
     if permitted is None:
         return query
     conditions = [query.filter.condition, permitted.condition]
@@ -463,7 +464,7 @@ _POWERS: dict[type, type[_PermittedReads]] = {
 
 @cache
 def _class_of(powers: frozenset[type]) -> type[_PermittedReads]:
-    """Return the class with these powers: they are read from the methods of a class."""
+    """Return the class with these powers, which are recognised by the methods of a class."""
     parts = [part for power, part in _POWERS.items() if power in powers]
     made: type[_PermittedReads] = type("PermittedReads", (*parts, _PermittedReads), {})
     return made
@@ -479,7 +480,7 @@ async def _filter_all(permitted: Filter, batches: AsyncIterator[Batch]) -> Async
 
 
 def _filter(permitted: Filter, batch: Batch) -> Batch:
-    """Return what is permitted of a batch; of a damaged resource nobody knows whether it is."""
+    """Return the permitted lines of a batch; whether a damaged one is permitted is unknown."""
     return Batch(lines=[line for line in batch.lines if _matches(permitted, line)])
 
 

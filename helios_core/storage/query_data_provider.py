@@ -29,7 +29,7 @@ from helios_core.storage.resource_queries import (
 from helios_core.storage.threads import in_thread
 
 KEYS_PER_QUERY = 500
-"""Maximum number of ids or patients in one query: few databases limit parameters to less."""
+"""Maximum number of ids or patients in one query; few databases allow fewer parameters."""
 ROWS_PER_PAGE = 10_000
 """Maximum number of rows that are read at once, however small they are."""
 
@@ -41,7 +41,7 @@ _END_OF_TIME = from_stamp(FOREVER)
 
 
 class _ShardRange(msgspec.Struct):
-    """A shard to be, from a key or a patient up to the start of the next one."""
+    """A planned shard, from a key or a patient up to the start of the next shard."""
 
     start: Key
     rows: int
@@ -49,7 +49,7 @@ class _ShardRange(msgspec.Struct):
 
 class _PageSize:
     """
-    How many rows to read at once so that their lines are about as many bytes as a batch.
+    The number of rows to read at once, so that their lines fill about one batch.
 
     It begins with one row, since nothing is known of the size of lines yet, and grows quickly.
     """
@@ -103,7 +103,7 @@ class QueryDataProvider(DataProvider):
         fhir_version: FHIRVersion = FHIRVersion.R4,
     ) -> None:
         """
-        Hold the queries, one for each type, and what tenant and FHIR version they are for.
+        Take the queries, one for each type, and the tenant and FHIR version they are for.
 
         Raises:
             ValueError: Two queries are of one type, a type is not one of the FHIR version, or a
@@ -153,7 +153,7 @@ class QueryDataProvider(DataProvider):
         This default takes instants with a time zone, as PostgreSQL's `timestamptz` is read.
 
         Raises:
-            BackendError: It is none.
+            BackendError: The value is not an instant with a time zone.
         """
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise BackendError(
@@ -163,7 +163,7 @@ class QueryDataProvider(DataProvider):
         return value
 
     async def transaction_time(self) -> datetime:
-        """Return what `settled` says, or the beginning of 1970 if that is nothing (P1)."""
+        """Return the value of `settled`, or the beginning of 1970 without a row or value (P1)."""
         rows = await self.rows(self._settled, {})
         value = rows[0]["settled"] if rows else None
         return from_stamp(0) if value is None else self.from_database(value)
@@ -196,7 +196,7 @@ class QueryDataProvider(DataProvider):
         """
         Return the version current at an instant (None: now).
 
-        Unless the past is kept, a row that has changed since is not there at that instant.
+        Unless the past is kept, a row that has changed since then is not found.
 
         Raises:
             BackendError: The row cannot be mapped to a resource.
@@ -367,7 +367,7 @@ class QueryDataProvider(DataProvider):
     async def _pages(
         self, view: ExportView, query: ResourceQuery, shard: Shard, *, page_bytes: int
     ) -> AsyncIterator[Sequence[MappedRow]]:
-        """Read the rows of a shard, each page from behind the last key of the one before."""
+        """Read the rows of a shard page by page, each after the last key of the one before."""
         size = _PageSize(page_bytes)
         for rows in await self._shard_rows(view, query, shard):
             remaining: RowRange | None = rows
@@ -382,10 +382,10 @@ class QueryDataProvider(DataProvider):
     async def _page(self, query: ResourceQuery, rows: RowRange, count: int) -> list[MappedRow]:
         """Read at most `count` rows, and map them in a thread."""
         statement = query.statement(rows)
-        found = await self.rows(statement.text, statement.parameters | {"row_limit": count})
-        if not found:
+        rows_read = await self.rows(statement.text, statement.parameters | {"row_limit": count})
+        if not rows_read:
             return []
-        page = await in_thread(map_rows, query, found, self.from_database, self._fhir_version)
+        page = await in_thread(map_rows, query, rows_read, self.from_database, self._fhir_version)
         if len({row.key for row in page}) < len(page):
             raise BackendError(f"the query of {query.resource_type} has two rows with one key")
         return page
@@ -415,7 +415,7 @@ def _in_compartments(view: ExportView, page: Iterable[MappedRow]) -> list[Mapped
     kept = list[MappedRow]()
     for row in page:
         if row.damaged is not None:
-            # Nobody can tell whose it is.
+            # It is not known to which patient the resource belongs.
             kept.append(row.without_id())
             continue
         patients = patients_of(decode_links(row.line), version, own_urls)

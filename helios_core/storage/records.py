@@ -1,4 +1,4 @@
-"""Records: a power of job stores to keep small things of plugins, such as registered clients."""
+"""Records: a power of job stores to keep small data of plugins, such as registered clients."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -23,7 +23,7 @@ class SupportsRecords(Protocol):
     The power of a job store to keep small records, by namespace and key.
 
     Namespaces and keys are 1 to 200 printable ASCII characters, and a namespace begins with the
-    name of the plugin whose it is. Values are opaque, with at most `LARGEST_RECORD` bytes.
+    name of the plugin that owns it. Values are opaque, with at most `LARGEST_RECORD` bytes.
 
     K1  `insert_record` stores a record only where none is: of several calls for one key, at once
         and in whatever processes, exactly one stores.
@@ -32,8 +32,8 @@ class SupportsRecords(Protocol):
     K3  A record that is kept for a time is there for that long, by the store's clock, and no
         longer: then its key is free, and no method returns it. Changing it does not prolong it.
     K4  A record is seen under its own namespace and key only.
-    K5  `records` returns every record that stays, once, in the order of their keys' characters,
-        however they are paged and whatever comes and goes meanwhile.
+    K5  `records` returns every record that exists throughout once, ordered by the code points of
+        keys, whatever the page size and whatever is stored or deleted meanwhile.
     K6  A change is there for every process once its call has returned, and survives a restart.
     """
 
@@ -46,7 +46,7 @@ class SupportsRecords(Protocol):
         It is kept for `keep_for`, above 0, or until it is deleted if that is None.
 
         Raises:
-            BackendUnavailable: The store does not say; it may have been stored.
+            BackendUnavailable: The store did not confirm it; it may have been stored.
         """
         ...
 
@@ -57,7 +57,7 @@ class SupportsRecords(Protocol):
         Replace the value of a record that has the expected one; return whether it had (K2).
 
         Raises:
-            BackendUnavailable: The store does not say; it may have been replaced.
+            BackendUnavailable: The store did not confirm it; it may have been replaced.
         """
         ...
 
@@ -86,6 +86,6 @@ class SupportsRecords(Protocol):
         Delete a record; return whether there was one.
 
         Raises:
-            BackendUnavailable: The store does not say; it may have been deleted.
+            BackendUnavailable: The store did not confirm it; it may have been deleted.
         """
         ...

@@ -1,8 +1,8 @@
 """
-What the client of the current request may see of the data provider.
+Backends that show only what the client of the current request may see.
 
-REST routes and those of plugins read through it, and need not know: a route that forgets to ask
-whether a client may do something shows what the client may see, and no more.
+REST routes and those of plugins read through them without knowing: even a route that forgets to
+authorize a request shows only what its client may see.
 """
 
 from contextvars import ContextVar
@@ -23,12 +23,13 @@ from helios_core.storage.resource_keys import TypeKey
 from helios_core.storage.sealed_tokens import TokenSeal
 
 ANY: Final = LETTERS
+"""All letters of scopes, for `guarded_backends`: one of them is enough."""
 
 _principal: ContextVar[Principal | None] = ContextVar("principal", default=None)
 
 
 def set_principal(principal: Principal | None) -> None:
-    """Note whose request the current task processes; None if nobody said who it is."""
+    """Note whose request the current task processes; None for a client without a token."""
     _principal.set(principal)
 
 
@@ -36,8 +37,8 @@ def guarded_backends(backends: Backends, letters: str) -> Backends:
     """
     Return backends whose data provider shows what the client of the request may see.
 
-    That is what its scopes grant by one of `letters`; without a client it is nothing. An open
-    server shows everything.
+    That is what its scopes grant by one of `letters`, and nothing if no principal was noted. A
+    server without authorisation shows everything.
     """
     if backends.token_verifier is None:
         return backends

@@ -1,4 +1,4 @@
-"""Keys: what resources are found by, one resource and all of one type."""
+"""Keys of resources: of a single one, and of all resources of one type."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ from helios_core.fhir.definitions import FHIRVersion
 
 
 class HasTenant(Protocol):
-    """Whoever acts within one tenant and FHIR version: an export's request, a caller."""
+    """Something with a tenant and FHIR version, such as an export request or a caller."""
 
     @property
     def tenant(self) -> str:
@@ -16,7 +16,7 @@ class HasTenant(Protocol):
 
     @property
     def fhir_version(self) -> FHIRVersion:
-        """The FHIR version that they are stored under."""
+        """The FHIR version under which the resources are stored."""
 
 
 class TypeKey(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class TypeKey(msgspec.Struct, frozen=True):
 
 
 class ResourceKey(msgspec.Struct, frozen=True):
-    """One resource of one tenant and FHIR version, in whatever version of its own."""
+    """One resource of one tenant and FHIR version, whichever of its versions is meant."""
 
     tenant: str
     fhir_version: FHIRVersion

@@ -1,4 +1,4 @@
-"""SQL over the tables of others: which rows are read, and the resources they become."""
+"""SQL over tables that others fill: which rows are read, and the resources they become."""
 
 import math
 import re
@@ -36,7 +36,7 @@ _PARAMETER = re.compile(
 
 
 class QueryRow(Protocol):
-    """A row of a result, such as `sqlite3.QueryRow`, `asyncpg.Record` or a dictionary."""
+    """A row of a result, such as `sqlite3.Row`, `asyncpg.Record` or a dictionary."""
 
     def __getitem__(self, column: str, /) -> Any:  # noqa: ANN401 - whatever the database has
         """Return the value of a column."""
@@ -64,28 +64,28 @@ class ResourceQuery(msgspec.Struct, frozen=True, kw_only=True):
     """
     The column with the instant of the last change of anything that the resource shows.
 
-    In whole microseconds or coarser. A row in which it is NULL is reported as damaged.
+    It has a precision of microseconds at most. A row in which it is NULL is reported as damaged.
     """
     resource: Callable[[QueryRow], Mapping[str, Any] | bytes]
     """
     Returns the resource of a row: a dictionary, or a JSON object as bytes.
 
-    Of a dictionary, `resourceType`, `id` and the version in `meta` are added, and None and
-    what is empty is left out. It is called in threads. When it raises, the row is damaged.
+    A dictionary gets `resourceType`, `id` and the version in `meta`, and loses what is None or
+    empty. The function is called in threads. If it raises, the row is reported as damaged.
     """
     patient: str | None = None
     """
     The column with the key of the patient in whose compartment the resource is, or NULL.
 
-    Patients need none. Without one, a patient or group export reads all rows of the type and
+    Patient needs none. Without one, a patient or group export reads all rows of the type and
     looks into the resources.
     """
     key_type: type[int] | type[str] = int
-    """Whether keys are integers or texts."""
+    """The type of the keys: int or str."""
 
     @property
     def patient_column(self) -> str | None:
-        """The column with the key of the patient, which of patients is their own."""
+        """The column with the key of the patient, which in the query of Patient is `key`."""
         return self.key if self.resource_type == "Patient" else self.patient
 
     def to_key(self, resource_id: str) -> Key | None:
@@ -98,11 +98,11 @@ class ResourceQuery(msgspec.Struct, frozen=True, kw_only=True):
         return key if -_MAX_INTEGER <= key <= _MAX_INTEGER else None
 
     def to_keys(self, ids: Collection[str]) -> list[Key]:
-        """Return the keys of ids, without those that no key has."""
+        """Return the keys of ids, without ids that no key can have."""
         return [key for key in map(self.to_key, ids) if key is not None]
 
     def bound(self, text: str | None) -> Key | None:
-        """Return the key at an end of a shard from its text; None is no bound."""
+        """Return the key at an end of a shard from its text, or None if that is None: no bound."""
         return None if text is None else self.key_type(text)
 
     def statement(self, rows: "RowRange") -> "Statement":
@@ -180,10 +180,10 @@ class Statement(msgspec.Struct, frozen=True):
 
 
 class RowRange(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows of a query are meant; None does not narrow them."""
+    """Which rows of a query to read; None does not narrow them."""
 
     at: object
-    """The instant that is read, as the database has instants; so are `since` and `until`."""
+    """The instant to read, in the form of the database, as are `since` and `until`."""
     since: object = None
     """Exclusive."""
     until: object = None
@@ -196,9 +196,9 @@ class RowRange(msgspec.Struct, frozen=True, kw_only=True):
     """Exclusive."""
     keys: Sequence[Key] | None = None
     patients: Sequence[Key] | None = None
-    """The keys of the only patients."""
+    """The keys of patients: only their rows are read."""
     of_any_patient: bool = False
-    """Whether only rows that name a patient are meant."""
+    """Whether to read only rows that name a patient."""
 
 
 class MappedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,7 +207,7 @@ class MappedRow(msgspec.Struct, frozen=True, kw_only=True):
     key: Key
     id: str
     patient: str | None
-    """The id of the patient in whose compartment the row is, if a column says that."""
+    """The id of the patient in whose compartment the row is, if a column has it."""
     version: StoredVersion | None = None
     damaged: Damaged | None = None
 
@@ -267,7 +267,7 @@ def _to_version(
     if not _ID.fullmatch(resource_id):
         raise ValueError("the key is not a valid id")
     changed = from_database(row[query.changed])
-    # Nobody counts the changes of a row. A number that grows with them keeps ETags true.
+    # Changes of a row are not counted. A number that grows with each keeps ETags correct.
     version_id = max(1, to_stamp(changed))
     body = query.resource(row)
     if isinstance(body, bytes):
@@ -301,7 +301,7 @@ def _encode(
 
 
 def _without_empty(node: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return JSON without what FHIR does not allow: null, and strings and lists of nothing."""
+    """Return JSON without what FHIR forbids: null, and empty strings, lists and objects."""
     match node:
         case dict():
             items = ((name, _without_empty(value)) for name, value in node.items())
@@ -319,7 +319,7 @@ def _is_empty(node: object) -> bool:
 
 
 class BatchBuilder:
-    """Gathers mapped rows into batches of at most so many bytes."""
+    """Gathers mapped rows into batches of at most `batch_bytes`, or of a single larger line."""
 
     def __init__(self, batch_bytes: int) -> None:
         self._limit = batch_bytes
@@ -328,7 +328,7 @@ class BatchBuilder:
         self._size = 0
 
     def add(self, row: MappedRow) -> Batch | None:
-        """Add a row, and return the batch before it if it does not fit into that any more."""
+        """Add a row; if it does not fit into the current batch, return that and begin another."""
         if row.damaged is not None:
             self._damaged.append(row.damaged)
             return self.rest() if len(self._damaged) >= MAX_DAMAGED else None
@@ -339,7 +339,7 @@ class BatchBuilder:
         return full
 
     def rest(self) -> Batch | None:
-        """Return what was added since the last batch, or None if that is nothing."""
+        """Return what was added since the last batch, or None if nothing was."""
         if not self._lines and not self._damaged:
             return None
         batch = Batch(lines=self._lines, damaged=self._damaged)

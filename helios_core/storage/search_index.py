@@ -1,10 +1,10 @@
 """
-Where what can be looked up of resources is kept, beside the store that has the resources.
+The contract of a search index, which is kept beside the store that has the resources.
 
-The data provider is the truth and knows nothing of an index. What changes in it is read from its
-version log by stamp (`SupportsChangeFeed`) and applied to the index by any process, some time
-later. Whoever asks the index knows up to which instant it is complete, and takes what changed
-since from the data provider.
+The data provider is the source of truth and knows nothing of an index. Some time after a change,
+any process reads it from the provider's version log by stamp (`SupportsChangeFeed`) and applies it
+to the index. A caller of the index knows up to which instant it is complete, and takes later
+changes from the data provider.
 """
 
 from abc import ABC, abstractmethod
@@ -36,9 +36,9 @@ class IndexState(msgspec.Struct, frozen=True, kw_only=True):
 
     epoch: str
     """
-    What the entries were built for: 1 to 64 letters, digits and hyphens, chosen by the core.
+    The build that the entries belong to: 1 to 64 letters, digits and hyphens, chosen by the core.
 
-    Entries of another epoch are of no use.
+    Entries of other epochs are not used.
     """
     reached: datetime | None = None
     """
@@ -56,21 +56,21 @@ class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
     resource_type: str
     id: str
     version_id: int
-    """From 1."""
+    """Counted from 1."""
     updated: int
     """When the version became current, in microseconds since 1970."""
     terms: IndexTerms | None
-    """What it is found by; None for a deletion."""
+    """The terms by which it is found; None for a deletion."""
     values: tuple[Extremes | None, ...] = ()
     """
-    What it comes by in each of up to `MAX_VALUE_ORDERS` orders of values.
+    Its least and greatest value in each of up to `MAX_VALUE_ORDERS` orders of values.
 
-    None where it has no value, and so are those that are left out at the end. A deletion has none.
+    None if it has no value, which may be left out at the end. A deletion has none.
     """
 
 
 class IndexQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which entries of one type are requested."""
+    """A request for entries of one type."""
 
     prefilter: Prefilter | None = None
     """What a live resource must satisfy; None is always satisfied."""
@@ -84,22 +84,22 @@ class IndexQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IndexedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """What the index knows of a resource that it found."""
+    """What the index returns about a resource."""
 
     id: str
     version_id: int
-    """As in its entry."""
+    """The version of its entry, counted from 1."""
     updated: int
     """In microseconds since 1970."""
     deleted: bool
     value: tuple[int, int] | None = None
-    """What it comes by, if the order of the query is one of values."""
+    """The value by which it is ordered, if the order of the query is one of values."""
 
 
 def place_in_index(
     version: IndexedVersion, order: SortOrder | ValueOrder
 ) -> tuple[int | str, ...]:
-    """Return what compares as the entries that a query finds follow each other."""
+    """Return a sort key that orders entries as a query returns them."""
     if not isinstance(order, ValueOrder):
         return place_in_order(version.updated, version.id, order)
     if version.value is None:
@@ -114,26 +114,26 @@ class SearchIndex(ABC):
     Finds the ids of resources by what was indexed of them.
 
     I1  Of several entries of one resource in one epoch, the one with the highest version stays,
-        in whatever order, how often and by however many processes they are applied. That of a
-        deletion stays as well, so that no older version can take its place.
+        in whatever order, how often and by however many processes they are applied. The entry
+        of a deletion stays as well, so that no older version can take its place.
     I2  What was applied is durable, and seen by every process, once `apply` has returned.
     I3  Exactly those entries are found that are requested: live ones that satisfy the prefilter,
         and all that were updated after `changed_after`; each of them once, whatever its size, the
         number of matches and the number of terms or ids in the prefilter.
     I4  Entries are found in the order of the query, from the one behind a position on. A page is
-        shorter than asked for only if it is the last one. What is applied meanwhile neither loses
-        nor repeats any other entry; and in the order of ids not even itself.
+        shorter than requested only if it is the last one. Entries that are applied meanwhile cause
+        no other entry to be left out or repeated; in the order of ids, not even themselves.
     I5  `reached` and the note are as durable and as shared as the entries, and change together.
         Neither goes back within an epoch: of several calls, at once and in whatever processes,
-        that with the latest instant holds.
+        the one with the latest instant holds.
     I6  A dataset has one epoch at a time, and only `reset` changes it: of several calls that
         expect the same one, at once and in whatever processes, exactly one does. In a new epoch
         nothing is found that was applied for another one, and `advance` for another one changes
         nothing.
     I7  Nothing of another tenant, FHIR version or type is found, and nothing done in one dataset
         changes another.
-    I8  An index that is down, or that cannot give a complete answer, raises BackendUnavailable; an
-        answer is never just shorter.
+    I8  An index that is down, or that cannot return a complete result, raises BackendUnavailable;
+        a result is never silently shorter.
     I9  In an order of values entries follow each other by the least value that they have, or by
         the greatest one from the highest down, as `place_in_index` compares them: by the first
         number, then by the second one, then by id, ascending in either direction. Those without
@@ -151,11 +151,11 @@ class SearchIndex(ABC):
     @abstractmethod
     async def reset(self, dataset: Dataset, epoch: str, *, expected: str | None) -> IndexState:
         """
-        Begin a new epoch without entries, if `expected` is the present one (I6).
+        Begin a new epoch without entries, if `expected` is the current one (I6).
 
-        None expects that there is none. What was applied before may be removed some time later;
-        it is not found from now on. Returns the state that holds afterwards, be it by this call
-        or by another one.
+        `expected` is None if there should be none. Earlier entries are not found from now on, and
+        may be removed some time later. Return the state that holds afterwards, whether this call
+        or another one set it.
         """
 
     @abstractmethod
@@ -163,7 +163,7 @@ class SearchIndex(ABC):
         """
         Add entries of an epoch, which may be of several types (I1, I2).
 
-        Of an epoch that is not the present one they are not found, or not stored at all.
+        Entries of an epoch that is not the current one are not found, or not stored at all.
 
         Raises:
             BackendUnavailable: Not everything was stored; the same entries may be applied again.
@@ -174,10 +174,10 @@ class SearchIndex(ABC):
         self, dataset: Dataset, epoch: str, *, reached: datetime | None, note: str = ""
     ) -> bool:
         """
-        Note how far an epoch has come; return whether it is the present one (I5, I6).
+        Note how far an epoch has come; return whether it is the current one (I5, I6).
 
-        If the epoch has reached a later instant, nothing changes: None is before all instants. Of
-        equal ones the note is replaced.
+        If the epoch has reached a later instant, nothing changes; None is before all instants. If
+        it has reached the same one, the note is replaced.
         """
 
     @abstractmethod
@@ -191,13 +191,13 @@ class SearchIndex(ABC):
         after: IndexedVersion | None = None,
     ) -> Sequence[IndexedVersion]:
         """
-        Return at most `count` entries of a type, from 1 to 10,000, those behind `after` (I3, I4).
+        Return the entries of a type that follow `after`, at most `count`, 1 to 10,000 (I3, I4).
 
         Entries of one instant follow each other by id, ascending in either order of instants.
-        `after` is a position in the order of the query: only its id matters, `updated` in an order
-        of instants, and the value in one of values (I9), where the id may be empty, which is
-        before all ids. No entry need be there. If the epoch is not the present one, the result
-        may lack anything: whoever asks looks at the state afterwards.
+        `after` is a position in the order of the query, and no entry need be at it. Of its fields
+        only the id counts and, depending on the order, `updated` or the value (I9). In an order of
+        values the id may be empty, which is before all ids. If the epoch is not the current one,
+        the result may lack anything, so callers check the state afterwards.
         """
 
     @abstractmethod

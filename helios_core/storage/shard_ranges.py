@@ -1,4 +1,4 @@
-"""Cut what a type holds into shards of about equal bytes, from counts alone."""
+"""Cut the resources of a type into shards of about equal bytes, from counts alone."""
 
 import math
 from bisect import bisect_left
@@ -11,12 +11,12 @@ from helios_core.model.exports import Shard
 
 
 class SeqRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A range of seqs, of whose versions only counts are known."""
+    """A range of seqs, with the number and bytes of the versions in it."""
 
     first: int
     """The lowest seq of the range."""
     seqs: int
-    """How many seqs there are in the range, those that no version has among them."""
+    """The length of the range, including seqs that no version has."""
     resources: float
     """How many resources there are in it, about: a store may count by larger pieces."""
     bytes: float
@@ -24,12 +24,12 @@ class SeqRun(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def end(self) -> int:
-        """The seq behind the last one."""
+        """The seq after the last one of the range."""
         return self.first + self.seqs
 
 
 class ViewSize(msgspec.Struct, frozen=True, kw_only=True):
-    """How many `resources`, of how many `bytes`, a view shows of a type, about."""
+    """An estimate of how many `resources`, of how many `bytes`, a view shows of a type."""
 
     resources: float
     bytes: float
@@ -58,20 +58,20 @@ def cut_shards(
     """
     Yield shards, numbered from 0, that cover a type exactly once; their keys are seqs.
 
-    The runs, at least one, say where there is how much; `size` what is shown of it altogether.
-    With `start` the first shard begins there, without it there is nothing it could leave out.
+    The runs, at least one, say how the bytes are distributed, `size` how much of them the view
+    shows. The first shard begins at `start`, or if that is None, with the first resource.
     """
     marks = list(_marks(runs, shard_count(size, shard_bytes)))
     starts = [start, *(str(seq) for seq, _ in marks)]
     shares = [0.0, *(share for _, share in marks), 1.0]
-    for place, begin in enumerate(starts):
-        low, high = shares[place], shares[place + 1]
+    for position, begin in enumerate(starts):
+        low, high = shares[position], shares[position + 1]
         yield Shard(
-            number=place,
+            number=position,
             resource_type=resource_type,
-            ordinal=place + 1,
+            ordinal=position + 1,
             start=begin,
-            end=starts[place + 1] if place + 1 < len(starts) else None,
+            end=starts[position + 1] if position + 1 < len(starts) else None,
             resources=round(size.resources * high) - round(size.resources * low),
             bytes=round(size.bytes * high) - round(size.bytes * low),
         )
@@ -81,14 +81,14 @@ def _marks(runs: Sequence[SeqRun], pieces: int) -> Iterator[tuple[int, float]]:
     """Yield the seqs that cut runs into pieces of equal bytes, and the share before each."""
     ends = list(accumulate(run.bytes for run in runs))
     if not ends[-1]:
-        # All of it was superseded after the transaction time: there is nothing to cut by.
+        # Everything was superseded after the transaction time: there are no bytes to cut by.
         return
     latest = runs[0].first
     for piece in range(1, pieces):
         share = piece / pieces
-        run = runs[place := bisect_left(ends, ends[-1] * share)]
-        behind = (ends[place] - ends[-1] * share) / run.bytes
-        seq = run.end - round(behind * run.seqs)
+        run = runs[index := bisect_left(ends, ends[-1] * share)]
+        rest = (ends[index] - ends[-1] * share) / run.bytes
+        seq = run.end - round(rest * run.seqs)
         if seq > latest:
             latest = seq
             yield seq, share

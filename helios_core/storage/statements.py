@@ -29,7 +29,7 @@ def read_statements(package: str, subject: str) -> Mapping[str, str]:
     `-- fragment: shown`, in the same file or in `sql/fragments.sql`.
 
     Raises:
-        ValueError: A name is used twice, or a placeholder is nothing.
+        ValueError: A name is used twice, or a placeholder names no constant or fragment.
     """
     folder = files(package).joinpath("sql")
     sections = [

@@ -8,7 +8,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 LARGE_BYTES = 16 * 1024
-"""Up to this size nothing is computed that takes longer than a few milliseconds."""
+"""Computations on smaller inputs take a few milliseconds at most."""
 
 _COMPUTING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="computing")
 
@@ -43,7 +43,7 @@ async def compute(size: int, function: Callable[P, T], *args: P.args, **kwargs: 
 
 
 async def run_to_end(work: Awaitable[T]) -> T:
-    """Return the result of some work; a cancelled caller waits for its end, then is cancelled."""
+    """Return the result of `work`; a cancelled caller waits for its end, then is cancelled."""
     running = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(running)
@@ -59,4 +59,4 @@ async def _end_of(running: "asyncio.Future[T]") -> None:
         except asyncio.CancelledError:
             continue  # the caller is being cancelled already, and passes that on
     if not running.cancelled():
-        running.exception()  # taken note of; the caller is told that it is cancelled
+        running.exception()  # retrieved, so that it is not logged: the caller is cancelled instead

@@ -1,4 +1,4 @@
-"""Who may call: the contract of a verifier of access tokens."""
+"""The contract of a verifier of access tokens."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,9 +21,9 @@ class TokenVerifier(ABC):
 
     V1  A token that is not valid raises InvalidToken; an issuer that cannot be reached raises
         BackendUnavailable, and never InvalidToken.
-    V2  The principal has verified claims only.
-    V3  Whatever a client sends as its token is answered within bounded time and memory, and
-        neither a message nor a log has a part of it.
+    V2  The principal holds only claims that were verified.
+    V3  Any string that a client sends as its token is processed within bounded time and memory,
+        and no part of it is in an error message or a log.
     V4  `smart_configuration` names a token endpoint and the grant client_credentials, and all its
         URLs are absolute.
     """
@@ -36,7 +36,7 @@ class TokenVerifier(ABC):
         Raises:
             InvalidToken: The token is malformed, expired, not yet valid, revoked, for another
                 audience, of another issuer, or its signature is wrong.
-            BackendUnavailable: Nobody can tell now.
+            BackendUnavailable: The token cannot be verified now.
         """
 
     @abstractmethod
@@ -45,17 +45,17 @@ class TokenVerifier(ABC):
         Return the members of `.well-known/smart-configuration` that the issuer decides on.
 
         They include `token_endpoint` and `grant_types_supported`, and all URLs are absolute. An
-        `authorization_endpoint` is optional, but the test kit of the guide wants one. The server
+        `authorization_endpoint` is optional, but the guide's test kit wants one. The server
         adds the capabilities and scopes that it decides on (SMART App Launch 2.2, section
         Conformance). `base` is the public base URL of this server, without a final slash.
 
         Raises:
-            BackendUnavailable: The issuer does not say now.
+            BackendUnavailable: The issuer cannot be reached now.
         """
 
 
 class ContainedVerifier(TokenVerifier):
-    """A verifier whose faults are errors of the backend: one that is broken lets nobody in."""
+    """A verifier whose faults become BackendErrors, so that a broken one lets nobody in."""
 
     def __init__(self, verifier: TokenVerifier, *, time_limit: timedelta) -> None:
         self._verifier = verifier
@@ -66,12 +66,14 @@ class ContainedVerifier(TokenVerifier):
         Return the principal of an access token.
 
         Raises:
-            InvalidToken: It is not valid, or not any more.
-            BackendError: The verifier fails.
+            InvalidToken: It is not valid, or no longer.
+            BackendError: The verifier failed, or took longer than its time limit.
         """
         answer = await self._call(self._verifier.verify, token)
         if not isinstance(answer, Principal):
-            raise BackendError(f"the token verifier returned {type(answer).__name__}")
+            raise BackendError(
+                f"the token verifier returned {type(answer).__name__}, which is not a Principal"
+            )
         principal = _checked(answer)
         if principal.expires_at.astimezone(UTC) <= datetime.now(UTC):
             raise InvalidToken("The token has expired.")
@@ -79,10 +81,10 @@ class ContainedVerifier(TokenVerifier):
 
     async def smart_configuration(self, base: str) -> Mapping[str, Any]:
         """
-        Return what the issuer decides on.
+        Return the members of `.well-known/smart-configuration` that the issuer decides on.
 
         Raises:
-            BackendError: The verifier fails.
+            BackendError: The verifier failed, or took longer than its time limit.
         """
         return await self._call(self._verifier.smart_configuration, base)
 

@@ -1,4 +1,4 @@
-"""Apply the transforms of plugins to lines, and hold each to what it declares."""
+"""Apply the transforms of plugins to lines, and check that each does only what it declares."""
 
 import copy
 import re
@@ -27,14 +27,14 @@ from helios_core.storage.transforms import (
 )
 
 MAX_CALL_LINES = 200
-"""Maximum number of resources that are transformed between two looks at the time limit."""
+"""Maximum number of resources in one call, which the time limit is for."""
 MAX_CALL_BYTES = 1024 * 1024
-"""Maximum bytes of them, unless a single resource is larger."""
+"""Maximum bytes of resources in one call, unless a single resource is larger."""
 MAX_THREADS = 8
 """
 Maximum number of threads that transform for exports at once in a process, and as many for reads.
 
-One that hangs counts on: when all of them do, every further call is late.
+A thread that hangs still counts: when all of them hang, every further call is late.
 """
 DEFAULT_TIME_LIMIT = timedelta(seconds=60)
 
@@ -61,12 +61,12 @@ class OpenedTransform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransformedLines(msgspec.Struct, frozen=True, kw_only=True):
-    """What has become of some lines."""
+    """The result of transforming lines."""
 
     lines: Sequence[bytes | None]
-    """One entry for each line, in order; None for one that does not leave."""
+    """One entry for each line, in order; None for one that does not leave the server."""
     damaged: Sequence[Damaged] = ()
-    """A report for each that does not leave because a transform failed."""
+    """A report for each line that does not leave because a transform failed."""
 
     @property
     def kept(self) -> list[bytes]:
@@ -83,7 +83,7 @@ class Transforms:
         *,
         time_limit: timedelta = DEFAULT_TIME_LIMIT,
     ) -> None:
-        """Take what is opened; `time_limit` is for `MAX_CALL_LINES` resources."""
+        """Take opened transforms; `time_limit` is for `MAX_CALL_LINES` resources."""
         self._opened = tuple(opened)
         self._time_limit = time_limit
         self._threads = ThreadSlots(MAX_THREADS)
@@ -95,7 +95,7 @@ class Transforms:
 
     @property
     def conceals(self) -> bool:
-        """Whether one of them removes what queries must not find out."""
+        """Whether one of them removes data that queries must not reveal."""
         return any(each.effect.conceals for each in self._opened)
 
     @property
@@ -105,7 +105,7 @@ class Transforms:
 
     @property
     def rest(self) -> RestReads:
-        """What becomes of resources that are read over REST: the strictest of their choices."""
+        """What is done about resources read over REST: the strictest of their choices."""
         choices = {each.effect.rest for each in self._opened}
         strict = (RestReads.WITHHELD, RestReads.TRANSFORMED)
         return next((each for each in strict if each in choices), RestReads.UNTOUCHED)
@@ -126,7 +126,7 @@ class Transforms:
 
     async def apply(self, key: TypeKey, lines: Sequence[bytes]) -> TransformedLines:
         """
-        Return what leaves of lines of one type.
+        Return lines of one type as they leave the server.
 
         Raises:
             BackendError: A transform took longer than its time limit.
@@ -136,10 +136,10 @@ class Transforms:
             return TransformedLines(lines=lines)
         transformed = list[bytes | None]()
         damaged = list[Damaged]()
-        for some in _split(lines):
+        for piece in _split(lines):
             call = _Call(chain, key)
             try:
-                transformed += await self._threads.run(self._time_limit, call.apply, some)
+                transformed += await self._threads.run(self._time_limit, call.apply, piece)
             except Overdue as error:
                 raise self._overdue(call, key) from error
             damaged += call.damaged
@@ -151,7 +151,7 @@ class Transforms:
         Return the ids under which resources of one type leave.
 
         Raises:
-            BackendError: A transform fails to rename one, or took longer than its time limit.
+            BackendError: A transform failed to rename one, or took longer than its time limit.
         """
         chain = [each for each in self._chain(key.resource_type) if each.renames]
         if not chain or not ids:
@@ -203,16 +203,17 @@ class _BrokenEffect(Exception):
 
 
 class _Step:
-    """One transform, as it is applied to many resources of one type."""
+    """One transform, applied to many resources of one type."""
 
-    def __init__(self, opened: OpenedTransform, key: TypeKey, *, last_word: bool) -> None:
+    def __init__(self, opened: OpenedTransform, key: TypeKey, *, discarded: bool) -> None:
         self.plugin = opened.plugin
         self._transform = opened.transform
         self._rename = getattr(opened.transform, "rename", None) if opened.renames else None
         self._key = key
         self._effect = opened.effect
-        # What only drops must not change what another one changes.
-        self._copies = not opened.effect.changes and not last_word
+        # A transform that only drops must not alter a resource that others change. Without others
+        # the result is discarded, and no copy is needed.
+        self._copies = not opened.effect.changes and not discarded
         self._codings = [
             (name, [(each.system, each.code) for each in codings], msgspec.to_builtins(codings))
             for name, codings in _declared(opened.effect)
@@ -240,7 +241,7 @@ class _Step:
             return resource_id
         renamed: Any = self._rename(self._key.resource(resource_id))
         if not isinstance(renamed, str) or not _ID.fullmatch(renamed):
-            raise _BrokenEffect("gives a resource an id that is none")
+            raise _BrokenEffect("gives a resource an invalid id")
         return renamed
 
     def _add_codings(self, resource: dict[str, Any]) -> None:
@@ -260,10 +261,10 @@ class _Call:
     def __init__(self, chain: Sequence[OpenedTransform], key: TypeKey) -> None:
         self.damaged = list[Damaged]()
         self.plugin = chain[0].plugin
-        """The plugin that is at work."""
+        """The plugin whose transform runs."""
         self._key = key
         self._changes = any(each.effect.changes for each in chain)
-        self._steps = [_Step(each, key, last_word=not self._changes) for each in chain]
+        self._steps = [_Step(each, key, discarded=not self._changes) for each in chain]
         self._failures = Counter[tuple[str, str, tuple[str, ...]]]()
 
     def apply(self, lines: Sequence[bytes]) -> list[bytes | None]:
@@ -295,10 +296,10 @@ class _Call:
             return None
         resource_id = stored.get("id")
         try:
-            left = self._through_all(stored)
-            if left is None:
+            result = self._through_all(stored)
+            if result is None:
                 return None
-            return _one_line(left) if self._changes else line
+            return _one_line(result) if self._changes else line
         except BaseException as error:  # noqa: BLE001  a thread, in which only the plugin raises
             self._fail(resource_id, error)
             return None

@@ -1,8 +1,8 @@
 """
-A data provider as clients may see it: every resource transformed, and nothing to write with.
+A data provider as clients may see it: every resource is transformed, and none can be written.
 
-REST routes and the routes of plugins are given this in place of the data provider, so that none of
-them can show a resource as it is stored.
+REST routes and the routes of plugins get this in place of the data provider, so that none of them
+can show a resource as it is stored.
 """
 
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -106,7 +106,7 @@ class _Reads(DataProvider):
         self, key: TypeKey, versions: Sequence[StoredVersion]
     ) -> list[StoredVersion | None]:
         """
-        Return versions of resources of one type as they leave, None for one that does not.
+        Return versions of resources of one type as they leave; None for one that does not.
 
         Raises:
             BackendError: A transform fails: then nothing is shown.
@@ -118,7 +118,7 @@ class _Reads(DataProvider):
         shown = list[StoredVersion | None]()
         for stored, resource_id in zip(versions, ids, strict=True):
             if stored.content is None:
-                # Whether what was deleted would have been shown is not known: so it was not.
+                # It is not known whether the deleted resource would have been shown.
                 dropped = self._transforms.drops(key.resource_type)
                 shown.append(None if dropped else replace(stored, id=resource_id))
             else:
@@ -135,7 +135,7 @@ class _Reads(DataProvider):
 
 
 class WithheldReads(_Reads):
-    """Resources that leave in exports only: nothing of them is read or found over REST."""
+    """A provider of resources that leave in exports only, and must not be read over REST."""
 
 
 class _History(_Reads):
@@ -167,10 +167,10 @@ class _TypeHistory(_Reads):
         page = await self._provider.versions(query, count=count, after=after)
         shown = dict[int, StoredVersion | None]()
         for name in {stored.resource_type for stored in page.versions}:
-            places = [n for n, each in enumerate(page.versions) if each.resource_type == name]
+            positions = [n for n, v in enumerate(page.versions) if v.resource_type == name]
             key = TypeKey(query.tenant, query.fhir_version, name)
-            left = await self._versions(key, [page.versions[place] for place in places])
-            shown |= dict(zip(places, left, strict=True))
+            left = await self._versions(key, [page.versions[n] for n in positions])
+            shown |= dict(zip(positions, left, strict=True))
         ordered = (version for _, version in sorted(shown.items(), key=itemgetter(0)))
         return VersionPage(
             versions=[version for version in ordered if version is not None], next=page.next
@@ -184,7 +184,7 @@ class _Searched(_Reads):
         assert isinstance(self._provider, SupportsSearch)  # noqa: S101  see `transformed_reads`
         page = await self._provider.search(key, query, count=count, after=after)
         shown = await self._versions(key, page.resources)
-        # How many match in all would tell how many of them are kept back.
+        # The number of all matches would reveal how many of them are dropped.
         counted = not self._transforms.drops(key.resource_type)
         return SearchPage(
             resources=[version for version in shown if version is not None],

@@ -2,7 +2,7 @@
 Transforms of outgoing resources: the contract of one, and what it declares of itself.
 
 The core applies them to every line of an export and, unless a transform says otherwise, to every
-resource that is read over REST. A resource that cannot be transformed does not leave.
+resource that is read over REST. A resource that cannot be transformed does not leave the server.
 """
 
 from abc import ABC, abstractmethod
@@ -34,7 +34,7 @@ class RestReads(StrEnum):
 
 
 class TransformEffect(msgspec.Struct, frozen=True, kw_only=True):
-    """What a transform does to resources; the core holds it to that."""
+    """What a transform does to resources; the core enforces it."""
 
     types: frozenset[str] | None = None
     """The types it is called for. All other types leave as they are; None is every type."""
@@ -48,10 +48,10 @@ class TransformEffect(msgspec.Struct, frozen=True, kw_only=True):
     """Added likewise to `meta.tag`. A transform that changes resources adds at least one code."""
     conceals: bool = True
     """
-    Whether what it removes must not be found out by queries either.
+    Whether queries must not reveal what it removes.
 
-    Filters look at resources as they are stored. With this, `_typeFilter` and searches over REST
-    are refused.
+    Filters are evaluated on resources as they are stored. So if this is true, `_typeFilter` and
+    searches over REST are refused.
     """
     rest: RestReads = RestReads.TRANSFORMED
 
@@ -62,25 +62,25 @@ class Transform(ABC):
 
     T1  The result depends on the resource and its key alone: every process and every attempt at a
         shard gets the same.
-    T2  Any resource of its types is taken, with whatever FHIR allows in it: mandatory elements
+    T2  Any resource of its types is accepted, with whatever FHIR allows in it: mandatory elements
         only, extensions of primitive values, contained resources, unknown elements.
     T3  The result is of the same type, and has the same id unless the transform can rename.
     T4  It drops and changes resources only if its effect says so.
     T5  It is called in several threads at once, and keeps nothing of one resource for the next.
     T6  Nothing of a resource gets into logs or onto standard output.
-    T7  A new id is a valid one, tells nothing of the old one, and no two resources of a type get
+    T7  A new id is valid, reveals nothing of the old one, and no two resources of a type get
         the same.
-    T8  What it is there to remove is gone, wherever in the resource it stands.
+    T8  What it is meant to remove is removed, wherever in the resource it stands.
     """
 
     @abstractmethod
     def apply(self, resource: dict[str, Any], key: TypeKey) -> dict[str, Any] | None:
         """
-        Return what leaves of a resource, or None if nothing of it does.
+        Return a resource as it leaves the server, or None to drop it.
 
         The resource is decoded JSON, numbers with a fraction as `Decimal`, and the transform's own
-        to change. This is called in a thread. A resource at which it raises is reported as one
-        that could not be exported; the message is not repeated anywhere.
+        to change. This is called in a thread. A resource for which it raises is reported as
+        one that could not be exported; the message is not repeated anywhere.
         """
 
 

@@ -1,5 +1,5 @@
 """
-What the tests of a plugin use: contract suites, and what these are made of.
+For the tests of plugins: contract suites, and the helpers of which these are made.
 
 Subclass a suite, implement what it lists, run pytest. The suites are written for
 `asyncio_mode = "auto"` of pytest-asyncio. They come with the extra `helios-fhir[testing]`.
@@ -7,8 +7,8 @@ Subclass a suite, implement what it lists, run pytest. The suites are written fo
 
 import pytest
 
-# Failed assertions of a shipped suite show their values only if rewriting is asked for by name
-# before the module is imported; a name stands for all modules below it.
+# Failed assertions of a shipped suite show their values only if its module is registered for
+# rewriting before it is imported; a package stands for all of its modules.
 pytest.register_assert_rewrite(
     "helios_core.testing.data_provider",
     "helios_core.testing.extensions",

@@ -23,11 +23,11 @@ from helios_core import (
 from helios_core.fhir import FHIRVersion, Resource, parse_resource
 
 TENANT = "clinic"
-"""The tenant of whatever does not say otherwise."""
+"""The default tenant."""
 OTHER_TENANT = "hospital"
-"""A tenant that shares ids with `TENANT`, and nothing else."""
+"""A tenant whose resources have the same ids as those of `TENANT`."""
 VERSION = FHIRVersion.R4
-"""The FHIR version of whatever does not say otherwise."""
+"""The default FHIR version."""
 TYPES = ("Patient", "Observation", "Organization")
 """The types of all resources made here."""
 AN_INSTANT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -37,7 +37,7 @@ AN_INSTANT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 def type_key(
     resource_type: str, *, tenant: str = TENANT, fhir_version: FHIRVersion = VERSION
 ) -> TypeKey:
-    """Return the key of a type; that of one resource is `.resource(id)` of it."""
+    """Return the key of a type, whose method `resource(id)` returns that of one resource."""
     return TypeKey(tenant, fhir_version, resource_type)
 
 
@@ -60,7 +60,7 @@ def observation(
     return _resource("Observation", resource_id, elements, fhir_version)
 
 
-def measurement(  # noqa: PLR0913 - what searches look at, all of it by name
+def measurement(  # noqa: PLR0913 - what searches evaluate, most of it by keyword
     resource_id: str,
     subject: str,
     *,
@@ -88,7 +88,7 @@ def organization(
 
 
 def mixture(count: int) -> Sequence[Resource]:
-    """Return resources of three types, of sizes between a hundred and a thousand bytes."""
+    """Return resources of three types, whose sizes are between a hundred and a thousand bytes."""
     makers = (patient, observation, organization)
     return [
         makers[number % 3](f"{number * 7919 % 1009}", note="x" * (number * 37 % 900))
@@ -97,7 +97,7 @@ def mixture(count: int) -> Sequence[Resource]:
 
 
 def name(resource: Resource) -> str:
-    """Return `Type/id`, which is how the suites name a resource."""
+    """Return `Type/id`, by which the suites identify a resource."""
     return f"{resource.resource_type}/{resource.id}"
 
 
@@ -108,7 +108,7 @@ def _resource(
     return parse_resource(msgspec.json.encode(body), fhir_version)
 
 
-def request(  # noqa: PLR0913 - the fields of the request, all of them by name
+def request(  # noqa: PLR0913 - the fields of the request, all by keyword
     *,
     tenant: str = TENANT,
     fhir_version: FHIRVersion = VERSION,
@@ -117,7 +117,7 @@ def request(  # noqa: PLR0913 - the fields of the request, all of them by name
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> ExportRequest:
-    """Return a request for everything in a tenant, limited by the arguments."""
+    """Return a request for everything in a tenant, narrowed by the arguments."""
     return ExportRequest(
         tenant=tenant,
         url="https://fhir.example.org/$export",
@@ -136,7 +136,7 @@ def view(
     *,
     patients: Collection[str] | None = None,
 ) -> ExportView:
-    """Return the view of a request at an instant, of everybody or of patients by their ids."""
+    """Return the view of a request at an instant, with a cohort if `patients` has ids."""
     return ExportView(
         request=export_request or request(),
         transaction_time=transaction_time,
@@ -145,13 +145,13 @@ def view(
 
 
 def cohort(patients: Collection[str]) -> Cohort:
-    """Return a cohort whose key follows from its patients."""
+    """Return a cohort whose key is derived from its patients."""
     key = xxhash.xxh3_64_hexdigest(msgspec.json.encode(sorted(patients)))
     return Cohort(key=key, patients=frozenset(patients))
 
 
 def job(job_id: str, *, tenant: str = TENANT) -> Job:
-    """Return a job that no store has seen."""
+    """Return a new job, as it is before a store adds it."""
     return Job(
         id=job_id,
         request=request(tenant=tenant, since=AN_INSTANT),
@@ -161,7 +161,7 @@ def job(job_id: str, *, tenant: str = TENANT) -> Job:
 
 
 def shards(count: int, *, resources: int = 10, phases: Sequence[int] = ()) -> list[Shard]:
-    """Return shards of Patient for a job, in these phases or all in the first."""
+    """Return shards of Patient for a job, in the given phases or all in the first."""
     return [
         Shard(
             number=number,

@@ -1,4 +1,4 @@
-"""How a state machine drives a backend: each run has an event loop and a new backend."""
+"""Run state machines on backends: each run has an event loop and a backend of its own."""
 
 import asyncio
 import tempfile
@@ -34,7 +34,7 @@ class BackendMachine(RuleBasedStateMachine, Generic[B]):
         raise NotImplementedError
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
-        """Take one step to its end."""
+        """Run one step to its end."""
         return self._runner.run(step)
 
     def teardown(self) -> None:
@@ -47,7 +47,7 @@ class BackendMachine(RuleBasedStateMachine, Generic[B]):
 
 
 def drive(machine: type[BackendMachine[B]], suite: ContractSuite) -> None:
-    """Run a state machine on the backend of a suite, in runs of at most 40 steps."""
+    """Run a state machine on the backend of a suite, with at most 40 steps in each run."""
     bound = type(machine.__name__, (machine,), {"suite": suite})
     run_state_machine_as_test(
         bound,

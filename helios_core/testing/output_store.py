@@ -26,7 +26,7 @@ from helios_core.testing.allocations import peak_allocation
 from helios_core.testing.suites import ContractSuite
 
 MIB = 1024 * 1024
-"""The bytes of a mebibyte."""
+"""The number of bytes in a mebibyte."""
 PART = PartKey(
     tenant="clinic",
     job_id="job-1",
@@ -46,7 +46,7 @@ NEIGHBOURS = {
     "number": msgspec.structs.replace(PART, number=11),
     "token": msgspec.structs.replace(PART, token=2),
 }
-"""Parts that differ from `PART` in one field, in ways that tempt a store to confuse them."""
+"""Parts that differ from `PART` in one field, in ways that a store may confuse."""
 OTHER_JOBS = {
     "another job of the tenant": msgspec.structs.replace(PART, job_id="job-2"),
     "a job whose id begins alike": NEIGHBOURS["job"],
@@ -55,7 +55,7 @@ OTHER_JOBS = {
 
 
 class Interrupted(Exception):
-    """Raised by chunks that end badly; a store passes it on untouched."""
+    """Raised by chunks that fail; a store must pass it on unchanged."""
 
 
 async def yield_chunks(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -84,9 +84,9 @@ async def read_part(
     return b"".join([chunk async for chunk in store.read(key, start=start, end=end)])
 
 
-def same_content(found: bytes, expected: bytes) -> bool:
+def same_content(actual: bytes, expected: bytes) -> bool:
     """Return whether two contents are equal; a comparison in `assert` would print megabytes."""
-    return found == expected
+    return actual == expected
 
 
 async def list_jobs(store: OutputStore) -> list[tuple[str, str]]:
@@ -117,23 +117,23 @@ class GatedChunks:
             await self._reached.wait()
 
     def open(self) -> None:
-        """Let the rest through."""
+        """Let `chunks` yield the rest."""
         self._opened.set()
 
 
 class OutputStoreSuite(ContractSuite):
     """
-    Proves that an output store keeps its contract.
+    Tests that every output store passes.
 
-    A subclass implements the fixture `store`, an opened and empty store, and the three methods
-    below, which read what is stored without the store. The fixture may leave what they need on
+    A subclass implements the fixture `store`, which yields an opened and empty store, and the
+    three methods below. The `raw_` methods bypass the store; the fixture may set what they need on
     `self`.
     """
 
     known_powers: ClassVar[frozenset[type]] = frozenset({SupportsSignedURLs})
 
     async def raw_names(self, tenant: str, job_id: str) -> list[str]:
-        """Return the names of all that is stored for a job, drafts and open uploads included."""
+        """Return the names of everything stored for a job, including drafts and open uploads."""
         raise NotImplementedError
 
     async def raw_bytes(self, key: PartKey) -> bytes:
@@ -141,12 +141,12 @@ class OutputStoreSuite(ContractSuite):
         raise NotImplementedError
 
     async def another(self, store: OutputStore) -> OutputStore:
-        """Open the same place once more, as another process would."""
+        """Open the same storage once more, as another process would."""
         raise NotImplementedError
 
     @pytest.fixture
     def subject(self, store: OutputStore) -> OutputStore:
-        """Return what the tests shared by all suites look at."""
+        """Return the implementation that the tests shared by all suites test."""
         return store
 
     async def test_a_part_is_invisible_until_it_is_whole(self, store: OutputStore) -> None:
@@ -465,11 +465,11 @@ class OutputStoreSuite(ContractSuite):
         [url] = await store.signed_urls([key], valid_for=timedelta(minutes=1))
 
         async with httpx.AsyncClient() as client:
-            answer = await client.get(url)
-        assert answer.content == b"content"
-        assert answer.headers["content-type"] == "application/fhir+ndjson"
-        assert answer.headers.get("content-encoding") == ("gzip" if packed else None)
-        assert PART.name in answer.headers["content-disposition"]
+            response = await client.get(url)
+        assert response.content == b"content"
+        assert response.headers["content-type"] == "application/fhir+ndjson"
+        assert response.headers.get("content-encoding") == ("gzip" if packed else None)
+        assert PART.name in response.headers["content-disposition"]
 
     async def test_signed_urls_come_in_order_and_name_the_part_before_the_query(
         self, store: OutputStore
@@ -482,9 +482,9 @@ class OutputStoreSuite(ContractSuite):
         first = await store.signed_urls(keys, valid_for=timedelta(minutes=1))
         second = await store.signed_urls(keys[::-1], valid_for=timedelta(minutes=9))
 
-        places = [url.partition("?")[0] for url in first]
-        assert len(set(places)) == len(keys)
-        assert places == [url.partition("?")[0] for url in second][::-1]
+        addresses = [url.partition("?")[0] for url in first]
+        assert len(set(addresses)) == len(keys)
+        assert addresses == [url.partition("?")[0] for url in second][::-1]
         assert await store.signed_urls([], valid_for=timedelta(minutes=1)) == []
 
     async def _outcome_of_put(self, store: OutputStore, gate: GatedChunks) -> StoredPart | None:

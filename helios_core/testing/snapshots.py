@@ -1,4 +1,4 @@
-"""What a provider shows of a view: planned, read and collected."""
+"""Snapshots: all that a provider shows of a view, planned, read and collected."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,22 +28,22 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     lines: Sequence[bytes]
     damaged: Sequence[Damaged] = ()
     deleted: Sequence[str] = ()
-    """As `Type/id`, sorted."""
+    """The deletions as `Type/id`, sorted."""
 
     @property
     def names(self) -> list[str]:
-        """`Type/id` of every line, sorted, with repeats."""
+        """The `Type/id` of every line, sorted, repeats included."""
         return sorted(f"{head.resource_type}/{head.id}" for head in map(_head, self.lines))
 
     @property
     def versions(self) -> dict[str, int]:
-        """The version of every resource shown."""
+        """The version of every resource that is shown, by `Type/id`."""
         heads = map(_head, self.lines)
         return {f"{head.resource_type}/{head.id}": int(head.meta.version_id) for head in heads}
 
     @property
     def repeats(self) -> list[str]:
-        """The names that were shown more than once."""
+        """The names that are shown more than once."""
         return [name for name, times in Counter(self.names).items() if times > 1]
 
 
@@ -78,10 +78,10 @@ async def deleted_in(
     provider: SupportsTombstones, view: ExportView, shard: Shard, *, batch_rows: int = 100
 ) -> list[str]:
     """Return the deletions of one shard as `Type/id`."""
-    found: list[str] = []
+    deleted: list[str] = []
     async for ids in provider.read_deleted(view, shard, batch_rows=batch_rows):
-        found += [f"{shard.resource_type}/{resource_id}" for resource_id in ids]
-    return found
+        deleted += [f"{shard.resource_type}/{resource_id}" for resource_id in ids]
+    return deleted
 
 
 def _head(line: bytes) -> _Head:

@@ -1,4 +1,4 @@
-"""What every contract suite shares: declared powers, and waivers instead of silent overrides."""
+"""Shared by all contract suites: declared powers, and waivers instead of silent overrides."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,10 +10,10 @@ class ContractSuite:
     """
     Tests that every implementation of one contract passes.
 
-    A suite implements the fixture `subject`, the opened implementation. A subclass states which
-    optional powers the implementation claims; claimed and absent fails, present and unclaimed
-    fails. A subclass that replaces an inherited test must waive it with a reason, and the reason
-    is printed when the suite runs.
+    A suite implements the fixture `subject`, which returns the opened implementation. A subclass
+    states which optional powers the implementation claims; a test fails if one of them is absent,
+    or another one is present. A subclass that replaces an inherited test must waive it with a
+    reason, which is printed when the suite runs.
     """
 
     known_powers: ClassVar[frozenset[type]] = frozenset()
@@ -21,10 +21,10 @@ class ContractSuite:
     powers: ClassVar[frozenset[type]] = frozenset()
     """The protocols that the implementation claims; set by the subclass."""
     waivers: ClassVar[Mapping[str, str]] = {}
-    """Why an inherited test is replaced, by the test's name; set by the subclass."""
+    """The reason why an inherited test is replaced, by its name; set by the subclass."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - passed on untouched
-        """Refuse a subclass that replaces an inherited test without a written reason."""
+        """Raise TypeError for a subclass that replaces an inherited test without a reason."""
         super().__init_subclass__(**kwargs)
         replaced = _replaced_tests(cls)
         reasons = {name for name, reason in cls.waivers.items() if reason.strip()}
@@ -40,7 +40,7 @@ class ContractSuite:
             )
 
     def needs(self, power: type) -> None:
-        """Skip a test about a power the implementation does not claim: the only legal skip."""
+        """Skip a test about a power that the implementation does not claim."""
         if power not in self.powers:
             pytest.skip(f"{type(self).__name__} does not claim {power.__name__}")
 
@@ -51,7 +51,7 @@ class ContractSuite:
         assert _names(present) == _names(self.powers)
 
     async def test_waivers_are_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """The output of the run lists what was not tested by the contract."""
+        """The output of the run lists the inherited tests that were replaced."""
         for name, reason in sorted(self.waivers.items()):
             with capsys.disabled():
                 print(f"\nwaived: {type(self).__name__}.{name}: {reason}")  # noqa: T201

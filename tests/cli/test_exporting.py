@@ -203,7 +203,7 @@ async def test_it_stops_at_once_while_the_server_is_silent(server, tmp_path, sta
     assert time.monotonic() - began < scaled(1) + probe
     # Before the server has answered nobody knows of an export.
     assert ("The export stays on the server" in done.err) is (stage != "kick-off")
-    assert ("Interrupted before the server answered" in done.err) is (stage == "kick-off")
+    assert ("Interrupted before the server responded" in done.err) is (stage == "kick-off")
     assert f"helios export --resume {tmp_path / 'out'}" in done.err
 
 
@@ -357,7 +357,7 @@ async def test_a_base_with_a_query_is_refused_with_the_command_that_was_meant(
         (["--resume", "x", "--type", "Patient", "--to", "y"], "changed by --to, --type"),
         (["http://x", "--to", "x", "--discard"], "--resume x --discard"),
         (["http://x/$export?_since=y", "--to", "x", "--since", "z"], "_since: both"),
-        (["http://x/Patient/$export", "--to", "x", "--level", "system"], "what level"),
+        (["http://x/Patient/$export", "--to", "x", "--level", "system"], "level already"),
         (["http://x", "--to", "x", "--level", "group"], "needs --group"),
         (["http://x", "--to", "x", "--header", "no colon"], "Name: value"),
         (["http://x", "--to", "x", "--header", "Ünn: x"], "Name: value"),
@@ -398,7 +398,7 @@ def test_what_the_server_left_out_is_the_last_that_is_said(url, tmp_path):
     quiet = run(url, "--to", tmp_path / "c", *LENIENT, "--quiet")
 
     assert (refused.code, accepted.code, quiet.code) == (3, 0, 3)
-    assert ": complete; the list error has lines (1) about what" in accepted.out
+    assert ": complete; the list `error` has 1 lines about losses" in accepted.out
     *_, heading, problem, hint = refused.out.splitlines()
     assert heading == "The export is NOT complete:"
     assert "error-" in problem

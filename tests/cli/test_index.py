@@ -112,9 +112,9 @@ def test_a_frozen_cluster_is_said_not_to_answer_after_one_bounded_attempt(
         address = "http://{}:{}".format(*frozen.getsockname())
         selected(address)
         if variable is None:
-            monkeypatch.setattr(index, "ANSWER_SECONDS", 0.3)
+            monkeypatch.setattr(index, "FIRST_RESPONSE_SECONDS", 0.3)
         else:
-            monkeypatch.setattr(index, "ANSWER_SECONDS", 600)
+            monkeypatch.setattr(index, "FIRST_RESPONSE_SECONDS", 600)
             monkeypatch.setenv(variable, "0.3")
 
         result = helios(command)

@@ -166,7 +166,7 @@ def test_an_export_is_shown_by_the_beginning_of_its_id(store):
 @pytest.mark.parametrize(
     ("prefix", "code", "words"),
     [
-        ("abcd", 2, "abcd begins 2 ids"),
+        ("abcd", 2, "2 ids begin with abcd"),
         ("abc", 2, "too short"),
         ("", 2, "too short"),
         ("abcde", 1, "no export whose id begins with abcde"),
@@ -205,7 +205,7 @@ def test_a_cancelled_export_frees_its_slot(store):
     assert store.json("show", "abcd-1")["status"] == "cancelled"
     store.add("abcd-2")
     again = store.helios("cancel", "abcd-1", "abcd-2")
-    assert again.output == "abcd-1 was cancelled before.\nabcd-2 is cancelled.\n"
+    assert again.output == "abcd-1 was cancelled already.\nabcd-2 is cancelled.\n"
     assert again.exit_code == 0
 
 

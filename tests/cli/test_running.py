@@ -256,7 +256,7 @@ def test_an_interrupted_load_says_what_it_has_done(site, tmp_path):
 
         assert ended(process) == 130
         assert not writer.closed
-    assert "load again to go on" in process.output()
+    assert "load again to continue" in process.output()
 
 
 def test_a_missing_file_is_told(site, tmp_path):

@@ -502,7 +502,7 @@ async def test_what_the_server_reports_as_missing_makes_an_export_incomplete(
     assert summary.report.loss_count == 2
     assert [str(loss) for loss in summary.report.losses] == [
         f"bad, line 2: {severity or 'error'}: Patient/x is damaged",
-        "bad, line 3: error: this line is no OperationOutcome",
+        "bad, line 3: error: this line is not an OperationOutcome",
     ]
     assert [str(note) for note in summary.report.notes] == ["bad, line 1: information: a note"]
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from helios_core.client.kickoff import ClientRequest, given_twice, read_url
+from helios_core.client.kickoff import ClientRequest, read_url, repeated_parameters
 from helios_core.errors import ConfigurationError
 from helios_core.model.exports import Level
 
@@ -105,4 +105,4 @@ def test_what_is_said_twice_is_noticed():
         read_url(f"{BASE}/$export?_type=Patient&_since=x"), types=("Device",), until="y"
     )
 
-    assert given_twice(request) == ["_type"]
+    assert repeated_parameters(request) == ["_type"]

@@ -319,7 +319,7 @@ async def test_only_one_process_works_on_a_folder(server, tmp_path):
     state = ExportState(request=ClientRequest(base_url=server.url))
     with (
         ExportFolder.create(tmp_path, state),
-        pytest.raises(ConfigurationError, match="another helios export is at work"),
+        pytest.raises(ConfigurationError, match="another helios export is running"),
     ):
         await resume(tmp_path, {})
 

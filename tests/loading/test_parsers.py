@@ -86,7 +86,7 @@ async def test_a_parser_that_is_killed_ends_the_load_with_a_reason(write):
                 os.kill(child.pid, signal.SIGKILL)
             return []
 
-    with pytest.raises(BackendUnavailable, match="a process that parses was killed"):
+    with pytest.raises(BackendUnavailable, match="a parsing process was killed"):
         await load([path], Killing(), tenant="t", fhir_version=FHIRVersion.R4)
 
 

@@ -72,9 +72,9 @@ def test_a_database_of_another_version_is_refused():
     ("before", "indexed", "expected"),
     [
         (0, False, "x.db went from version 0 to 3"),
-        (1, True, "x.db went from version 1 to 3; its search index was made anew"),
+        (1, True, "x.db went from version 1 to 3; its search index was rebuilt"),
         (3, False, "x.db has version 3 already"),
-        (3, True, "x.db has version 3 already; its search index was made anew"),
+        (3, True, "x.db has version 3 already; its search index was rebuilt"),
     ],
 )
 def test_what_was_done_is_reported(before, indexed, expected):

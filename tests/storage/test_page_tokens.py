@@ -34,7 +34,7 @@ def test_a_token_says_where_the_page_ended(order):
 @pytest.mark.parametrize("order", [*SortOrder])
 def test_a_token_of_another_order_is_refused(order):
     for other in set(SortOrder) - {order}:
-        with pytest.raises(InvalidParameter, match="not one that this search gave"):
+        with pytest.raises(InvalidParameter, match="not one that this search linked to"):
             parse_page_token(make_page_token(LAST, other), order)
 
 

@@ -1,4 +1,4 @@
-"""A synthetic population of any size; the same seed makes the same bytes."""
+"""Write a synthetic population of any size; the same seed makes the same bytes."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ GROUP_ID = "every-tenth-patient"
 PER_PRACTITIONER = 25
 PER_ORGANIZATION = 100
 
-# The resources a patient has once, in an order in which references point to earlier ones.
+# The types of which a patient has at least one, ordered so that references point to earlier ones.
 ONCE = (
     "Patient",
     "Coverage",
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 class Phrasebook(msgspec.Struct, frozen=True, kw_only=True):
-    """The texts from which a population is made, escaped for JSON strings."""
+    """The texts of which a population is made, escaped for JSON strings."""
 
     organizations: list[str]
     people: list[Fields]
@@ -127,7 +127,7 @@ def _write(folder: Path, lines: Iterator[tuple[str, str]]) -> Counter[str]:
 
 
 class Population:
-    """Makes the lines of one population; each line may be referenced by the next ones."""
+    """Makes the lines of one population; later lines may refer to earlier ones."""
 
     def __init__(self, *, seed: int) -> None:
         self._random = Random(seed)  # noqa: S311 - it has to be repeatable, not secret
@@ -140,15 +140,15 @@ class Population:
         self._narratives = [self._sentences(2) for _ in range(200)]
         self._notes = [base64.b64encode(self._sentences(10).encode()).decode() for _ in range(50)]
         self._serial = 0
-        # The values for the next line; the name of a type maps to its latest id.
+        # The field values of the next line; the name of a type maps to its latest id.
         self._fields: Fields = {}
 
     def lines(self, *, expected: int, patients: Iterable[int]) -> Iterator[tuple[str, str]]:
         """
         Yield type and line of all resources but the Group; references point to earlier lines.
 
-        `expected` is the approximate number of patients, from which follows how many organisations
-        and practitioners they share.
+        `expected` is the approximate number of patients, which decides how many organisations and
+        practitioners they share.
         """
         organizations, practitioners, medications = [], [], []
         for _ in range(1 + expected // PER_ORGANIZATION):

@@ -1,4 +1,4 @@
-"""The number of resources an export of each level must have, counted independently of it."""
+"""The number of resources that an export of each level must have, counted independently."""
 
 import re
 from collections import Counter
@@ -25,7 +25,7 @@ def read_group_members(folder: Path) -> frozenset[str]:
 
 
 class _Referenced:
-    """The resources that exports of patients add because an exported resource refers to them."""
+    """The resources that patient and group exports add because exported ones refer to them."""
 
     def __init__(self, types: Sequence[str]) -> None:
         self._reference = re.compile(rf'"reference":"((?:{"|".join(types)})/[^"]+)"')
@@ -37,13 +37,13 @@ class _Referenced:
             self._references.setdefault(level, set()).update(self._reference.findall(line))
 
     def tally(self, level: Level) -> DemoTally:
-        """Count the different references; each points to a resource of the population."""
+        """Count the distinct references by type; each points to a resource of the population."""
         return DemoTally(name.partition("/")[0] for name in self._references.get(level, ()))
 
 
 def tally_files(folder: Path, *, referenced_types: Sequence[str]) -> dict[Level, DemoTally]:
     """
-    Count the lines in the files of a population, without any of the code that exports.
+    Count the lines in the files of a population, without using the code of exports.
 
     A population refers to patients only through elements that define the Patient compartment.
     """
@@ -65,7 +65,7 @@ def tally_files(folder: Path, *, referenced_types: Sequence[str]) -> dict[Level,
     return {level: tally + referenced.tally(level) for level, tally in exported.items()}
 
 
-async def tally_database(  # noqa: PLR0913 - one export, by name
+async def tally_database(  # noqa: PLR0913 - most of them by keyword
     provider: DataProvider,
     level: Level,
     *,

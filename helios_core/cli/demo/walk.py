@@ -1,4 +1,4 @@
-"""Demonstrate the whole product: make data, load it, serve, export, check every count."""
+"""Demonstrate the whole product: make data, load it, serve it, export it, check every count."""
 
 import asyncio
 import json
@@ -46,13 +46,13 @@ Tallies = Mapping[Level, DemoTally]
 
 
 class DemoFailed(HeliosError):
-    """A step of the demonstration did not have the result that it must have."""
+    """A step of the demonstration did not have the expected result."""
 
 
 def show_demo(folder: Path) -> None:
     """Run the demonstration on the terminal; see `run_demo`."""
     log_errors_only()
-    # A demonstration is read by people, also in a file.
+    # People read the output, also in a file, so it stays a table there.
     console = Console(width=None if sys.stdout.isatty() else 160)
     run(run_demo(folder, console))
 
@@ -62,7 +62,7 @@ async def run_demo(folder: Path, console: Console, *, patients: int = PATIENTS) 
     Demonstrate everything in `folder`, which is removed first.
 
     Raises:
-        DemoFailed: A count is wrong, or the server does not start or stop as it should.
+        DemoFailed: A count is wrong, or the server does not start or stop properly.
     """
     started = time.monotonic()
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -187,7 +187,7 @@ async def _stored(
 
 
 def _tally_summary(summary: client.ExportSummary) -> DemoTally:
-    """Count the lines of the files; the client has compared them with the manifest."""
+    """Return the line counts of the files, which the client has compared with the manifest."""
     exported = DemoTally()
     for file in summary.files:
         exported[file.type if file.kind == "output" else file.kind] += file.lines

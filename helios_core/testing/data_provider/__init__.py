@@ -1,4 +1,4 @@
-"""The contract of a data provider as tests."""
+"""The contract suite of data providers: clauses P1 to P9 of `DataProvider`, and its powers."""
 
 from helios_core import SupportsTombstones, SupportsWrites
 from helios_core.testing.data_provider.changes import ChangeClauses
@@ -31,14 +31,14 @@ class DataProviderSuite(
     PrefilterClauses,
 ):
     """
-    Tests that every data provider passes: the clauses, and each power it claims.
+    Tests that every data provider passes: the clauses, and the powers that it claims.
 
     A subclass implements what `DataProviderContract` lists, names its `powers`, states whether it
-    is `persistent`, and declares its `holdings` if it cannot hold any resource there is.
+    is `persistent`, and declares its `holdings` if it cannot store every resource.
     """
 
     def test_any_history_agrees_with_the_model(self) -> None:
-        """P1, P2, P3, P7 and the powers to write and to remember deletions, in every mixture."""
+        """P1, P2, P3, P7 and the powers to write and to remember deletions, in random mixtures."""
         self.needs(SupportsWrites)
         self.needs(SupportsTombstones)
         drive(DataProviderMachine, self)

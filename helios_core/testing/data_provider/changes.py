@@ -30,7 +30,7 @@ class ChangeClauses(DataProviderContract):
     async def test_later_writes_are_later_than_the_transaction_time(
         self, provider: DataProvider
     ) -> None:
-        """P1: strictly, also immediately after it was returned."""
+        """P1: strictly later, even immediately after it was returned."""
         self.needs(SupportsWrites)
 
         for number in range(50):
@@ -50,7 +50,7 @@ class ChangeClauses(DataProviderContract):
     async def test_a_transaction_time_is_settled_under_concurrent_writers(
         self, provider: DataProvider
     ) -> None:
-        """P1: what a view at it shows now, it shows for ever."""
+        """P1: a view at this instant shows the same for ever."""
         self.needs(SupportsWrites)
         taken = []
 
@@ -96,10 +96,10 @@ class ChangeClauses(DataProviderContract):
         for shard in await provider.plan(everything, shard_bytes=1000):
             async for batch in provider.read(everything, shard, batch_bytes=1):
                 lines += batch.lines
-                place = len(lines)
-                changes = [patient(each.id, note=f"{place}") for each in resources[::2]]
+                count = len(lines)
+                changes = [patient(each.id, note=f"{count}") for each in resources[::2]]
                 gone = [delete(each) for each in resources[1::2]]
-                new = patient(f"p{place % 20 * 2 + 1:02}", note=f"{place}")
+                new = patient(f"p{count % 20 * 2 + 1:02}", note=f"{count}")
                 await write(provider, *changes, *gone, new)
 
         assert lines == list(before.lines)
@@ -143,7 +143,7 @@ class ChangeClauses(DataProviderContract):
     async def test_planning_the_past_covers_the_past(
         self, provider: DataProvider, patients: Sequence[str] | None
     ) -> None:
-        """P2: a plan made after later changes still covers the view, though nothing is left."""
+        """P2: a plan made after later changes still covers the view, even of deleted resources."""
         self.needs(SupportsWrites)
         resources = [patient(f"p{number:02}") for number in range(30)]
         await write(provider, *resources)
@@ -211,7 +211,7 @@ class ChangeClauses(DataProviderContract):
     async def test_since_shows_the_version_current_at_the_transaction_time(
         self, provider: DataProvider
     ) -> None:
-        """P3: of several changes since, only the last."""
+        """P3: of several changes since then, only the last."""
         self.needs(SupportsWrites)
         await write(provider, patient("p1"), patient("p2"))
         since = await provider.transaction_time()
@@ -225,7 +225,7 @@ class ChangeClauses(DataProviderContract):
         assert snapshot.versions == {"Patient/p1": 3}
 
     async def test_stamps_do_not_go_back_across_a_restart(self, tmp_path: Path) -> None:
-        """P1: the clock that counts is the data's, and it is stored with them."""
+        """P1: the clock is that of the data, and is stored with it."""
         self.needs(SupportsWrites)
         self.needs_persistence()
         async with self.opened(tmp_path) as provider:
@@ -251,7 +251,7 @@ class ChangeClauses(DataProviderContract):
                 assert stamp <= now < await stamp_of(one, patient("p2", note=f"{number}"))
 
     async def test_writers_of_another_process_do_not_disturb_a_read(self, tmp_path: Path) -> None:
-        """P1, P3: what holds within a provider holds between two on one backing."""
+        """P1, P3: writes through one provider do not disturb another one on the same data."""
         self.needs(SupportsWrites)
         self.needs_persistence()
         async with self.opened(tmp_path) as one, self.opened(tmp_path) as two:

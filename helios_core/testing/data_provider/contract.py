@@ -1,4 +1,4 @@
-"""What a subclass of the data provider suite implements, and the steps that its tests share."""
+"""What a subclass of the data provider suite implements, and helpers of its tests."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -33,9 +33,9 @@ from helios_core.testing.data_provider.holdings import Holdings, Sample
 from helios_core.testing.suites import ContractSuite
 
 POWERS_OVER_ANYTHING = frozenset({SupportsWrites, SupportsSearch, SupportsPrefilter})
-"""Powers whose tests store resources that only a provider of any resource can hold."""
+"""Powers whose tests store resources that only a provider without limits can hold."""
 
-# Ids are not in the order in which they are stored; both numbers are primes.
+# Both are primes, so that ids are distinct and not in the order in which they are stored.
 _ID_STEP = 7919
 _MAX_ID = 1_000_003
 
@@ -44,14 +44,14 @@ class DataProviderContract(ContractSuite):
     """
     What a subclass implements so that the suite can test its data provider.
 
-    `opened` and `damage` for every provider. How resources get in depends on the provider:
+    Every subclass implements `opened` and `damage`. The rest depends on how resources are stored:
 
-    - One with SupportsWrites is written to. Its subclass implements `raw_current`, `lose` and
-      `set_clock_back` too.
-    - One that holds any resource and is filled by others implements `seed`.
-    - One over tables of its own declares `holdings` and implements `inserting`.
+    - For a provider with SupportsWrites, the suite writes them. The subclass also implements
+      `raw_current`, `lose` and `set_clock_back`.
+    - For a provider that others fill with any resource, the subclass implements `seed`.
+    - For a provider over tables of its own, it declares `holdings` and implements `inserting`.
 
-    All of these but `opened` go around the provider with a driver of their own, so that a provider
+    All of these but `opened` bypass the provider with a driver of their own, so that a provider
     that is wrong in both directions cannot agree with itself.
     """
 
@@ -67,12 +67,12 @@ class DataProviderContract(ContractSuite):
         },
     )
     holdings: ClassVar[Holdings] = Holdings()
-    """What the provider can hold, if not any resource; set by the subclass."""
+    """What the provider can hold, if that is limited; set by the subclass."""
     persistent: ClassVar[bool] = True
-    """Whether `opened` twice on one folder reaches one state, at once and after closing."""
+    """Whether providers opened on one folder, at once or one after another, share their data."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - passed on untouched
-        """Refuse holdings that cannot be tested."""
+        """Raise TypeError for holdings that cannot be tested."""
         super().__init_subclass__(**kwargs)
         if problem := cls.holdings.problem():
             raise TypeError(f"{cls.__name__}: {problem}")
@@ -84,17 +84,17 @@ class DataProviderContract(ContractSuite):
             )
 
     def opened(self, folder: Path) -> AbstractAsyncContextManager[DataProvider]:
-        """Open the provider whose data is in, or named after, the folder; new when it is empty."""
+        """Open the provider whose data is in, or named after, the folder; new if that is empty."""
         raise NotImplementedError
 
     async def damage(self, provider: DataProvider, resource_type: str, resource_id: str) -> None:
-        """Spoil what is stored of the current version of a resource of the first tenant."""
+        """Damage the stored current version of a resource of the first tenant."""
         raise NotImplementedError
 
     async def lose(
         self, provider: DataProvider, resource_type: str, resource_ids: Sequence[str]
     ) -> None:
-        """Remove what is stored of resources of the first tenant; only with SupportsWrites."""
+        """Remove all stored data of resources of the first tenant; only with SupportsWrites."""
         raise NotImplementedError
 
     async def raw_current(
@@ -104,7 +104,7 @@ class DataProviderContract(ContractSuite):
         raise NotImplementedError
 
     async def set_clock_back(self, provider: DataProvider, by: timedelta) -> None:
-        """Make the data's clock read earlier than it has done; only with SupportsWrites."""
+        """Set the data's clock back; only with SupportsWrites."""
         raise NotImplementedError
 
     async def seed(
@@ -114,7 +114,7 @@ class DataProviderContract(ContractSuite):
         tenant: str = corpus.TENANT,
         fhir_version: FHIRVersion = corpus.VERSION,
     ) -> None:
-        """Store resources as version 1, later than whatever was stored before."""
+        """Store resources as version 1, at a later instant than all that was stored before."""
         await write(provider, *resources, tenant=tenant, fhir_version=fhir_version)
 
     @asynccontextmanager
@@ -129,9 +129,9 @@ class DataProviderContract(ContractSuite):
         """
         Store samples in a transaction that is committed when the block ends.
 
-        When it begins, they have been written and carry their instant, which is later than that
-        of whatever was stored before. A patient comes before the samples that are about it. This
-        default stores resources of the corpus by `seed`, when the block ends.
+        When the block begins, they have been written, with an instant that is later than that of
+        all that was stored before. A patient comes before the samples that are about it. This
+        default stores resources of the corpus by `seed` when the block ends.
         """
         yield
         resources = [sample.resource(fhir_version) for sample in samples]
@@ -145,7 +145,7 @@ class DataProviderContract(ContractSuite):
 
     @pytest.fixture
     def subject(self, provider: DataProvider) -> DataProvider:
-        """Return what the tests shared by all suites look at."""
+        """Return the implementation that the tests shared by all suites test."""
         return provider
 
     def needs_persistence(self) -> None:
@@ -176,7 +176,7 @@ class DataProviderContract(ContractSuite):
         return {}
 
     def id(self, label: str) -> str:
-        """Return the id that stands for a label in this test, such as `o-both` itself."""
+        """Return the id that stands for a label in this test: by default the label itself."""
         if self.holdings.to_id is None:
             return label
         if label not in self._id_by_label:
@@ -199,12 +199,12 @@ class DataProviderContract(ContractSuite):
         )
 
     def anything(self, label: str, *, note: str = "") -> Sample:
-        """Return a sample that is not about another: a Patient if there are any."""
+        """Return a sample that depends on no other one: a Patient, if the provider holds any."""
         [first, *_] = self._types
         return self.sample(first, label, note=note)
 
     def one_of_each(self, label: str, *, note: str = "") -> list[Sample]:
-        """Return a sample of each type under one label, all of them about the one patient."""
+        """Return a sample of each type under one label, all about the patient with that label."""
         return [self._owned(name, label, label, note=note) for name in self._types]
 
     def mixture(self, count: int) -> list[Sample]:
@@ -218,7 +218,7 @@ class DataProviderContract(ContractSuite):
         return samples
 
     def levels(self) -> list[Sample]:
-        """Return two patients, and in each type what can be about both, one or none of them."""
+        """Return two patients, and samples of each type about both, one and none of them."""
         holdings, samples = self.holdings, [self.sample("Patient", each) for each in ("p1", "p2")]
         for name in holdings.patient_types:
             samples += [self.sample(name, "o1", "p1"), self.sample(name, "o2", "p2")]
@@ -233,7 +233,7 @@ class DataProviderContract(ContractSuite):
         tenant: str | None = None,
         fhir_version: FHIRVersion | None = None,
     ) -> None:
-        """Store samples, later than whatever was stored before."""
+        """Store samples, at a later instant than all that was stored before."""
         async with self.inserting(
             provider,
             samples,
@@ -242,7 +242,7 @@ class DataProviderContract(ContractSuite):
         ):
             pass
 
-    def request(  # noqa: PLR0913 - the fields of the request, all of them by name
+    def request(  # noqa: PLR0913 - the fields of the request, all by keyword
         self,
         *,
         tenant: str | None = None,
@@ -252,7 +252,7 @@ class DataProviderContract(ContractSuite):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> ExportRequest:
-        """Return a request for everything, or for what the arguments leave of it."""
+        """Return a request for everything, narrowed by the arguments."""
         return corpus.request(
             tenant=tenant or self.holdings.tenant,
             fhir_version=fhir_version or self.holdings.fhir_version,
@@ -269,7 +269,7 @@ class DataProviderContract(ContractSuite):
         *,
         patients: Iterable[str] | None = None,
     ) -> ExportView:
-        """Return the view of a request now, of everybody or of the patients with these labels."""
+        """Return the current view of a request, with a cohort if `patients` has labels."""
         return corpus.view(
             await provider.transaction_time(),
             request or self.request(),
@@ -281,13 +281,13 @@ class DataProviderContract(ContractSuite):
         return TypeKey(self.holdings.tenant, self.holdings.fhir_version, resource_type)
 
     async def current(self, provider: DataProvider, sample: Sample) -> StoredVersion:
-        """Return what is stored of a sample; it must be there."""
+        """Return the stored version of a sample, which must exist."""
         stored = await provider.get(self.key(sample.resource_type).resource(sample.id))
         assert stored is not None
         return stored
 
     async def changed(self, provider: DataProvider, samples: Iterable[Sample]) -> list[datetime]:
-        """Return when samples changed last, each instant once, the earliest first."""
+        """Return the instants of the last changes of samples, each once, the earliest first."""
         return sorted({(await self.current(provider, each)).last_updated for each in samples})
 
     def _owned(self, resource_type: str, label: str, patient: str, *, note: str) -> Sample:
@@ -297,7 +297,7 @@ class DataProviderContract(ContractSuite):
 
     @property
     def _types(self) -> list[str]:
-        """The types, Patient first, so that a patient is stored before what is about it."""
+        """The types, Patient first, so that a patient is stored before samples about it."""
         return sorted(self.holdings.types, key=lambda name: name != "Patient")
 
 
@@ -314,12 +314,12 @@ class Named(Protocol):
 
 
 def names(*resources: Named) -> list[str]:
-    """Return `Type/id` of each, sorted."""
+    """Return the `Type/id` of resources, sorted."""
     return sorted(f"{resource.resource_type}/{resource.id}" for resource in resources)
 
 
 Change = Resource | Put | Delete
-"""A bare resource stands for a Put of it."""
+"""A resource stands for its Put."""
 
 
 async def write(
@@ -328,35 +328,39 @@ async def write(
     tenant: str = corpus.TENANT,
     fhir_version: FHIRVersion = corpus.VERSION,
 ) -> list[AppliedChange]:
-    """Apply changes in one call; a bare resource is put."""
+    """Apply changes in one call; a resource stands for its Put."""
     assert isinstance(provider, SupportsWrites)
     puts = [Put(resource=each) if isinstance(each, Resource) else each for each in changes]
     return await provider.write(tenant, fhir_version, puts)
 
 
 async def stamp_of(provider: DataProvider, *changes: Change) -> datetime:
-    """Apply changes and return the instant they carry."""
+    """Apply changes in one call, and return their instant."""
     applied = await write(provider, *changes)
     stamp = applied[-1].last_updated
     assert stamp is not None
     return stamp
 
 
-async def get(provider: DataProvider, of: Resource, **options: datetime) -> StoredVersion | None:
-    """Return a resource of `corpus.TENANT` by the type and id of another one."""
-    return await provider.get(corpus.type_key(of.resource_type).resource(of.id), **options)
+async def get(
+    provider: DataProvider, resource: Resource, **options: datetime
+) -> StoredVersion | None:
+    """Return the stored version of `corpus.TENANT` with the type and id of a resource."""
+    return await provider.get(
+        corpus.type_key(resource.resource_type).resource(resource.id), **options
+    )
 
 
 def put(resource: Resource, *, if_match: int) -> Put:
-    """Return the update of a resource on condition."""
+    """Return the Put of a resource on condition of its current version."""
     return Put(resource=resource, if_match=if_match)
 
 
-def delete(of: Resource, *, if_match: int | None = None) -> Delete:
-    """Return the deletion of a resource."""
-    return Delete(resource_type=of.resource_type, id=of.id, if_match=if_match)
+def delete(resource: Resource, *, if_match: int | None = None) -> Delete:
+    """Return the Delete of the stored resource with the type and id of a resource."""
+    return Delete(resource_type=resource.resource_type, id=resource.id, if_match=if_match)
 
 
 async def view_everything(provider: DataProvider) -> ExportView:
-    """Return the view of everything in `corpus.TENANT`, now."""
+    """Return the current view of everything in `corpus.TENANT`."""
     return corpus.view(await provider.transaction_time())

@@ -1,4 +1,4 @@
-"""Clauses P6 and P9: what is damaged or gone is reported."""
+"""Clauses P6 and P9: damaged and lost data is reported."""
 
 from collections.abc import Sequence
 
@@ -23,12 +23,12 @@ from helios_core.testing.snapshots import take_snapshot
 
 
 class DamageClauses(DataProviderContract):
-    """Damaged, missing and forgotten resources."""
+    """Damaged and lost resources, types and deletions."""
 
     async def test_a_damaged_resource_is_reported_while_others_flow(
         self, provider: DataProvider
     ) -> None:
-        """P6: once, by name, with a reason, and without its content."""
+        """P6: once, by type and id, with a reason, and without its content."""
         samples = [self.anything(f"p{number}", note="secret") for number in range(20)]
         await self.insert(provider, *samples)
         await self.damage(provider, samples[7].resource_type, samples[7].id)
@@ -45,7 +45,7 @@ class DamageClauses(DataProviderContract):
     async def test_a_damaged_resource_alone_in_its_shard_is_reported(
         self, provider: DataProvider
     ) -> None:
-        """P6: also when there is no line to report it with."""
+        """P6: even if its shard has no line to return with the report."""
         sample = self.anything("p1")
         await self.insert(provider, sample)
         await self.damage(provider, sample.resource_type, sample.id)
@@ -75,7 +75,7 @@ class DamageClauses(DataProviderContract):
         assert await self._is_noticed(provider, self.request())
 
     async def test_deletions_that_are_gone_are_noticed(self, provider: DataProvider) -> None:
-        """P9: a client would keep what was deleted."""
+        """P9: otherwise a client would keep deleted resources."""
         self.needs(SupportsWrites)
         self.needs(SupportsTombstones)
         await write(provider, patient("p1"), patient("p2"), patient("p3"))

@@ -1,4 +1,4 @@
-"""SupportsTypeHistory and SupportsChangeFeed: versions by their instants, and of what."""
+"""SupportsTypeHistory and SupportsChangeFeed: versions by their instants, and collections."""
 
 from datetime import datetime, timedelta
 
@@ -145,7 +145,7 @@ class HistoryClauses(DataProviderContract):
         assert await self._listed(provider, ()) == []
 
     async def test_a_made_up_page_of_versions_is_refused(self, provider: DataProvider) -> None:
-        """SupportsTypeHistory: as an error of the client; tokens that were given have no ids."""
+        """SupportsTypeHistory: as an error of the client; and tokens contain no ids."""
         self._needs_histories()
         assert isinstance(provider, SupportsTypeHistory)
         await write(provider, patient("telling-1"), patient("telling-2"))
@@ -162,7 +162,7 @@ class HistoryClauses(DataProviderContract):
     async def test_a_change_feed_names_every_collection_that_was_written(
         self, provider: DataProvider
     ) -> None:
-        """SupportsChangeFeed: of all tenants and versions, and what was deleted again."""
+        """SupportsChangeFeed: of all tenants and versions, even if all was deleted again."""
         self.needs(SupportsChangeFeed)
         assert isinstance(provider, SupportsChangeFeed)
         r5 = FHIRVersion.R5

@@ -14,58 +14,58 @@ class Holdings(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a data provider can hold.
 
-    The defaults stand for a provider that holds any resource of any tenant and FHIR version. One
-    over somebody's own tables says here what these have room for, and is tested on that.
+    The defaults stand for a provider that holds any resource of any tenant and FHIR version. A
+    provider over existing tables declares what these can hold, and is tested on that.
     """
 
     types: tuple[str, ...] = corpus.TYPES
-    """The resource types with rows; a provider over tables names all of its own."""
+    """The resource types that it holds; a provider over tables names all of them."""
     tenants: tuple[str, ...] = (corpus.TENANT, corpus.OTHER_TENANT)
-    """The tenants, at most two of them; those of one are tested to see nothing of the other."""
+    """At most two tenants, neither of which may see anything of the other."""
     fhir_versions: tuple[FHIRVersion, ...] = (corpus.VERSION, FHIRVersion.R5)
-    """The FHIR versions, at most two of them."""
+    """At most two FHIR versions."""
     to_id: Callable[[int], str] | None = None
-    """The id with a number from 1; None if any id can be stored, such as `o-both`."""
+    """Returns the id for a number from 1; None if any FHIR id can be stored, such as `o-both`."""
     note_length: int = MEBIBYTE
-    """How many characters a text may have that a resource shows somewhere; 0 if it shows none."""
+    """Maximum characters of a text that resources show somewhere; 0 if they show none."""
     unowned: bool = True
     """Whether a resource of a type in the Patient compartment can be about no patient."""
     shared: bool = True
     """Whether a resource can be about two patients."""
     stamps_rows: bool = True
-    """Whether resources keep their instant of change; if not, each load changes all of them."""
+    """Whether each resource has its own instant of change; if not, each load changes all."""
     keeps_past: bool = True
     """
     Whether a view of an earlier transaction time can be read.
 
-    If not, the provider has to raise BackendError in place of showing another state.
+    If not, the provider must raise BackendError rather than show another state.
     """
 
     @property
     def tenant(self) -> str:
-        """The tenant of whatever does not say otherwise."""
+        """The default tenant."""
         return self.tenants[0]
 
     @property
     def other_tenant(self) -> str:
-        """A tenant that sees nothing of `tenant`, in which something can be stored or not."""
+        """A tenant other than `tenant`, whether or not anything can be stored in it."""
         others = (*self.tenants[1:], corpus.OTHER_TENANT, corpus.TENANT)
         return next(name for name in others if name != self.tenant)
 
     @property
     def fhir_version(self) -> FHIRVersion:
-        """The FHIR version of whatever does not say otherwise."""
+        """The default FHIR version."""
         return self.fhir_versions[0]
 
     @property
     def other_version(self) -> FHIRVersion:
-        """Another FHIR version, in which something can be stored or not."""
+        """Another FHIR version than `fhir_version`, whether or not the provider can store it."""
         others: list[FHIRVersion] = [*self.fhir_versions[1:], *FHIRVersion]
         return next(version for version in others if version != self.fhir_version)
 
     @property
     def patient_types(self) -> tuple[str, ...]:
-        """The types of resources about patients, without Patient."""
+        """The types in the Patient compartment, without Patient itself."""
         compartment = load_definitions(self.fhir_version).compartment_types("Patient")
         return tuple(name for name in self.types if name in compartment and name != "Patient")
 
@@ -88,22 +88,22 @@ class Holdings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A resource that the suite wants to find: what to store, without saying how."""
+    """A resource that the suite needs, described independently of how it is stored."""
 
     resource_type: str
     id: str
     patients: tuple[str, ...] = ()
-    """The ids of the patients that it is about: its own if it is a Patient."""
+    """The ids of the patients that it is about; of a Patient, its own id."""
     note: str = ""
     """A text that the resource shows somewhere."""
 
     @property
     def name(self) -> str:
-        """`Type/id`, how the suites name a resource."""
+        """`Type/id`, by which the suites identify a resource."""
         return f"{self.resource_type}/{self.id}"
 
     def resource(self, fhir_version: FHIRVersion) -> Resource:
-        """Return it as a resource of `corpus`, for a provider that holds any resource."""
+        """Return the sample as a resource of `corpus`, for a provider that holds any resource."""
         match self.resource_type:
             case "Patient":
                 return corpus.patient(self.id, note=self.note, fhir_version=fhir_version)

@@ -1,4 +1,4 @@
-"""Clause P8: what is reported of resources that are requested by their ids."""
+"""Clause P8: lookups of resources by their ids."""
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ class LookupClauses(DataProviderContract):
     """Lookups of many ids at once."""
 
     async def test_ids_are_told_apart_by_who_they_are_about(self, provider: DataProvider) -> None:
-        """P8: `among` follows the level and the cohort, and knows nothing of what is not there."""
+        """P8: `among` respects the level and the cohort, and leaves out absent ids."""
         self.needs_type("Patient")
         samples = self.levels()
         await self.insert(provider, *samples)
@@ -36,7 +36,7 @@ class LookupClauses(DataProviderContract):
         assert await provider.among(everything, "Basic", [samples[0].id]) == set()
 
     async def test_ids_are_told_apart_by_when_they_changed(self, provider: DataProvider) -> None:
-        """P8: `among` follows `since`, `until` and the transaction time."""
+        """P8: `among` respects `since`, `until` and the transaction time."""
         before, between = self.one_of_each("before"), self.one_of_each("between")
         await self.insert(provider, *before)
         since = await provider.transaction_time()
@@ -55,7 +55,7 @@ class LookupClauses(DataProviderContract):
             assert await provider.among(olds, name, ids) <= {ids[0]}
 
     async def test_resources_are_fetched_as_they_were(self, provider: DataProvider) -> None:
-        """P8: `fetch` returns the lines of an instant, and nothing of what was not there then."""
+        """P8: `fetch` returns the lines of an instant, and nothing that did not exist then."""
         samples = self.one_of_each("a")
         await self.insert(provider, *samples, *self.one_of_each("b"))
         now = await provider.transaction_time()
@@ -102,7 +102,7 @@ class LookupClauses(DataProviderContract):
         assert await provider.missing(key, ids) == set()
 
     async def test_a_damaged_resource_is_reported_by_its_id(self, provider: DataProvider) -> None:
-        """P6, P8: `get` raises, `fetch` reports what it cannot return and returns the others."""
+        """P6, P8: `get` raises; `fetch` reports the damaged resource and returns the others."""
         good, spoilt = self.anything("a", note="secret"), self.anything("b", note="secret")
         await self.insert(provider, good, spoilt)
         await self.damage(provider, spoilt.resource_type, spoilt.id)

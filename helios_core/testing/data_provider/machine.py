@@ -61,7 +61,7 @@ CONDITIONS = (
     compile_searches([[("subject", "p1")], [("_id", "o2")]]),
     compile_searches([[("_id", "p1,p2"), ("_lastUpdated", "gt2020")]], "Patient"),
 )
-"""What an index can be asked for about these resources."""
+"""Filters of these resources for which an index can be used."""
 _COHORTS = st.none() | st.sets(st.sampled_from(PATIENTS))
 
 
@@ -69,12 +69,12 @@ class DataProviderMachine(BackendMachine[DataProvider]):
     """Writes, and exports the state of any earlier instant."""
 
     runs = 20
-    """One step is a whole export, in three readings."""
+    """Few, because one step is a whole export, read three times."""
     suite: DataProviderContract
     instants = Bundle("instants")
-    """Transaction times: what an export may be about."""
+    """Transaction times that an export may have."""
     stamps = Bundle("stamps")
-    """Instants of writes: where inclusive and exclusive differ."""
+    """Instants of writes, at which inclusive and exclusive bounds differ."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class DataProviderMachine(BackendMachine[DataProvider]):
         sizes=st.tuples(st.sampled_from([1, 500, 10_000]), st.sampled_from([1, 700, 10_000])),
         meanwhile=STEPS,
     )
-    def export(  # noqa: PLR0913 - what an export is made of
+    def export(  # noqa: PLR0913 - what an export depends on
         self,
         *,
         at: datetime | None,

@@ -62,7 +62,7 @@ SEARCHES: Sequence[Sequence[Pairs]] = [
     [[("status:not", "final"), ("subject", "p1")]],
     [[("code:text", "weight"), ("status", "amended")]],
 ]
-"""Searches of measurements, alternatives of conditions that must all hold."""
+"""Searches of measurements: each is a list of alternatives, whose pairs must all match."""
 
 
 ENDS_OF_TIME = (
@@ -77,7 +77,7 @@ ENDS_OF_TIME = (
     "9999-12-31T23:59:59-05:00",
     "9999-12-31T23:59:60Z",
 )
-"""Valid dates whose first or last microsecond some representations of time do not reach."""
+"""Valid dates whose first or last microsecond is out of range in some representations."""
 
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 
@@ -113,7 +113,7 @@ def measurements(count: int = 60) -> list[Resource]:
 
 
 def compile_searches(alternatives: Sequence[Pairs], resource_type: str = "Observation") -> Filter:
-    """Return the filter that matches what satisfies at least one of these conditions."""
+    """Return the filter of resources that satisfy at least one of the alternatives."""
     compiled = [compile_query(corpus.VERSION, resource_type, pairs) for pairs in alternatives]
     return any_filter(compiled)
 
@@ -127,7 +127,7 @@ class PrefilterClauses(DataProviderContract):
     """The power to narrow what is read."""
 
     async def test_candidates_hold_every_match(self, provider: DataProvider) -> None:
-        """P5, SupportsPrefilter: as the evaluator finds them in what is read without an index."""
+        """P5, SupportsPrefilter: as evaluated on all lines, which are read without an index."""
         self.needs(SupportsPrefilter)
         await self.seed(provider, *measurements(), patient("p1"))
 
@@ -150,15 +150,15 @@ class PrefilterClauses(DataProviderContract):
             assert found.matches == found.expected, alternatives
 
     async def test_candidates_hold_what_came_without_terms(self, provider: DataProvider) -> None:
-        """P5, SupportsPrefilter: `Resource.terms` may leave it to the store to find them out."""
+        """P5, SupportsPrefilter: if `Resource.terms` is None, the store computes them."""
         self.needs(SupportsPrefilter)
-        untold = [msgspec.structs.replace(each, terms=None) for each in measurements()]
-        await self.seed(provider, *untold)
+        without_terms = [msgspec.structs.replace(each, terms=None) for each in measurements()]
+        await self.seed(provider, *without_terms)
         everything = await view_everything(provider)
 
         for found in await sift_all(provider, everything, compile_all(SEARCHES)):
             assert found.matches == found.expected
-            assert len(found.lines) == len(untold)
+            assert len(found.lines) == len(without_terms)
 
     async def test_candidates_are_what_a_shard_shows_in_its_order(
         self, provider: DataProvider
@@ -172,8 +172,8 @@ class PrefilterClauses(DataProviderContract):
         )
 
         assert found.shards > 1
-        places = [found.lines.index(line) for line in found.candidates]
-        assert places == sorted(set(places))
+        positions = [found.lines.index(line) for line in found.candidates]
+        assert positions == sorted(set(positions))
 
     async def test_batches_of_candidates_hold_no_more_bytes_than_requested(
         self, provider: DataProvider
@@ -223,8 +223,8 @@ class PrefilterClauses(DataProviderContract):
         await write(provider, *second)
         until = await stamp_of(provider, *third)
 
-        asked = request(since=since, until=until)
-        shown = view(await provider.transaction_time(), asked)
+        period = request(since=since, until=until)
+        shown = view(await provider.transaction_time(), period)
         found = await sift_candidates(provider, shown, compile_searches([[("status", "final")]]))
 
         assert found.matches == found.expected
@@ -234,7 +234,7 @@ class PrefilterClauses(DataProviderContract):
     async def test_candidates_stay_in_level_and_cohort(
         self, provider: DataProvider, patients: Collection[str] | None
     ) -> None:
-        """P4, SupportsPrefilter: what is outside is no candidate."""
+        """P4, SupportsPrefilter: resources outside are no candidates."""
         self.needs(SupportsPrefilter)
         outside = [corpus.observation(f"o{number}") for number in range(10)]
         await self.seed(provider, *measurements(), *outside)
@@ -246,7 +246,7 @@ class PrefilterClauses(DataProviderContract):
             assert {*found.candidates} <= {*found.lines}
 
     async def test_a_damaged_candidate_is_reported(self, provider: DataProvider) -> None:
-        """P6, SupportsPrefilter: it is not known any more whether it matches."""
+        """P6, SupportsPrefilter: because it is unknown whether it matches."""
         self.needs(SupportsPrefilter)
         await self.seed(provider, *measurements())
         await self.damage(provider, "Observation", "m7")
@@ -271,21 +271,21 @@ class PrefilterClauses(DataProviderContract):
             assert len(found.lines) == len(ours)
 
     async def test_what_nobody_stored_has_no_candidates(self, provider: DataProvider) -> None:
-        """P7, SupportsPrefilter: where there is no index yet, none of another is looked at."""
+        """P7, SupportsPrefilter: without an index of its own, a tenant uses no other one."""
         self.needs(SupportsPrefilter)
         assert isinstance(provider, SupportsPrefilter)
         await self.seed(provider, *measurements(10))
-        nobodys = view(await provider.transaction_time(), request(tenant="nobody"))
+        empty = view(await provider.transaction_time(), request(tenant="nobody"))
         shard = Shard(number=0, resource_type="Observation", ordinal=1)
 
         for condition in compile_all(SEARCHES):
             prefilter = condition.prefilter()
             if prefilter is not None:
-                read = provider.read_candidates(nobodys, shard, prefilter, batch_bytes=1000)
+                read = provider.read_candidates(empty, shard, prefilter, batch_bytes=1000)
                 assert [line async for batch in read for line in batch.lines] == []
 
     async def test_candidates_outlive_a_restart(self, tmp_path: Path) -> None:
-        """P5, SupportsPrefilter: an index is as durable as what it is about."""
+        """P5, SupportsPrefilter: an index is as durable as the resources."""
         self.needs(SupportsPrefilter)
         self.needs_persistence()
         async with self.opened(tmp_path) as provider:
@@ -299,13 +299,13 @@ class PrefilterClauses(DataProviderContract):
 
 
 class Sifted:
-    """The candidates that an index found in a view, and those that it had to find."""
+    """The candidates that an index found in a view, and the matches that it must find."""
 
     def __init__(self, condition: Filter) -> None:
         self.condition = condition
         self.shards = 0
         self.lines: list[bytes] = []
-        """Everything."""
+        """All lines of the view, read without the index."""
         self.batches: list[Batch] = []
 
     @property
@@ -348,7 +348,7 @@ async def sift_all(
     *,
     batch_bytes: int = BATCH_BYTES,
 ) -> list[Sifted]:
-    """Read what a view shows once without the index, and once for each of some filters with it."""
+    """Read a view once without the index, and once with it for each filter."""
     assert isinstance(provider, SupportsPrefilter)
     sifted = [Sifted(condition) for condition in conditions]
     for shard in await provider.plan(shown, shard_bytes=2000):

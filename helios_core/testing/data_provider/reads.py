@@ -85,7 +85,7 @@ class ReadClauses(DataProviderContract):
             assert [shard.ordinal for shard in of_type] == list(range(1, len(of_type) + 1))
 
     async def test_shards_are_sized_by_bytes(self, provider: DataProvider) -> None:
-        """P2: about what was requested, when resources are many times smaller."""
+        """P2: about the requested size, if resources are much smaller than that."""
         note = "x" * min(MEBIBYTE, self.holdings.note_length)
         samples = [self.anything(f"p{number:02}", note=note) for number in range(24)]
         await self.insert(provider, *samples)
@@ -112,11 +112,11 @@ class ReadClauses(DataProviderContract):
             assert peak_bytes() < 4 * MEBIBYTE
 
     async def test_an_empty_store_has_no_shards(self, provider: DataProvider) -> None:
-        """P2: there is nothing to do for an export of nothing."""
+        """P2: an export of nothing needs no work."""
         assert await provider.plan(await self.view(provider), shard_bytes=1000) == []
 
     async def test_a_type_nothing_is_stored_of_has_no_shards(self, provider: DataProvider) -> None:
-        """P2: also beside types that have some."""
+        """P2: also if other types have some."""
         sample = self.anything("p1")
         await self.insert(provider, sample)
 
@@ -125,7 +125,7 @@ class ReadClauses(DataProviderContract):
         assert [shard.resource_type for shard in shards] == [sample.resource_type]
 
     async def test_an_empty_cohort_has_no_shards(self, provider: DataProvider) -> None:
-        """P2: nobody is not everybody."""
+        """P2: an empty cohort is not the same as no cohort."""
         self.needs_type("Patient")
         await self.insert(provider, *self.one_of_each("p1"))
         group = self.request(level=Level.GROUP)
@@ -137,7 +137,7 @@ class ReadClauses(DataProviderContract):
     async def test_a_batch_holds_no_more_bytes_than_requested(
         self, provider: DataProvider
     ) -> None:
-        """P3: memory follows the batch, not the shard."""
+        """P3: memory grows with the batch, not with the shard."""
         await self.insert(provider, *self.mixture(60))
         everything = await self.view(provider)
         largest = max(map(len, (await take_snapshot(provider, everything)).lines))
@@ -154,7 +154,7 @@ class ReadClauses(DataProviderContract):
     async def test_a_resource_larger_than_a_batch_comes_alone(
         self, provider: DataProvider
     ) -> None:
-        """P3: one large resource fails nothing and drags nothing along."""
+        """P3: one large resource causes no failure, and shares its batch with none."""
         self.needs_note(2)
         large = self.anything("p2", note="x" * MEBIBYTE)
         await self.insert(provider, self.anything("p1"), large, self.anything("p3"))
@@ -237,7 +237,7 @@ class ReadClauses(DataProviderContract):
                 assert line == resource.stamped(stored.version_id, stored.last_updated)
 
     async def test_lines_have_the_elements_of_their_type(self, provider: DataProvider) -> None:
-        """P3: known ones, the required ones, and lists of those that can be repeated."""
+        """P3: only known elements, all required ones, and lists for those that can repeat."""
         samples = self.one_of_each("p1", note="a")
         await self.insert(provider, *samples)
         definitions = load_definitions(self.holdings.fhir_version)

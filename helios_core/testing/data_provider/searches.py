@@ -39,7 +39,7 @@ def query(
     order: SortOrder = SortOrder.ID,
     total: bool = False,
 ) -> SearchQuery:
-    """Return the search for what matches all of these pairs."""
+    """Return the search for resources that match all of these pairs."""
     compiled = compile_query(corpus.VERSION, resource_type, pairs)
     return SearchQuery(filter=compiled, order=order, total=total)
 
@@ -90,7 +90,7 @@ class SearchClauses(DataProviderContract):
     async def test_a_search_leaves_out_deleted_and_earlier_versions(
         self, provider: DataProvider
     ) -> None:
-        """SupportsSearch: it is about now."""
+        """SupportsSearch: only current resources match."""
         self.needs(SupportsSearch)
         self.needs(SupportsWrites)
         await write(provider, patient("p1"), patient("p2"))
@@ -127,20 +127,20 @@ class SearchClauses(DataProviderContract):
         await self.seed(provider, *map(patient, ids))
         [stored, *_] = await self._found(provider, query(("_id", "p00")))
         # Resources differ in length by the digits of their instants.
-        room = int(fitting * len(stored.content or b"") * 1.2)
+        max_bytes = int(fitting * len(stored.content or b"") * 1.2)
 
-        asked = query(order=order)
-        bounded = msgspec.structs.replace(asked, max_bytes=room)
+        unbounded = query(order=order)
+        bounded = msgspec.structs.replace(unbounded, max_bytes=max_bytes)
         pages = await self._pages(provider, bounded, count=100)
 
         assert {len(page) for page in pages[:-1]} == {max(fitting, 1)}
         found = [each for page in pages for each in page]
-        assert found == [each.id for each in await self._found(provider, asked)]
+        assert found == [each.id for each in await self._found(provider, unbounded)]
 
     async def test_paging_goes_on_while_resources_come_and_go(
         self, provider: DataProvider
     ) -> None:
-        """SupportsSearch: what neither came nor went is found exactly once."""
+        """SupportsSearch: resources that neither come nor go are found exactly once."""
         self.needs(SupportsSearch)
         self.needs(SupportsWrites)
         assert isinstance(provider, SupportsSearch)
@@ -160,7 +160,7 @@ class SearchClauses(DataProviderContract):
         assert {*staying} <= {*found}
 
     async def test_ids_narrow_a_search(self, provider: DataProvider) -> None:
-        """SupportsSearch: one of the ids of a parameter, in every parameter."""
+        """SupportsSearch: a match has one of the ids of each `_id` parameter."""
         self.needs(SupportsSearch)
         await self.seed(provider, *(patient(f"p{number}") for number in range(5)))
 
@@ -273,7 +273,7 @@ class SearchClauses(DataProviderContract):
         expected: int,
         count: int,
     ) -> None:
-        """SupportsSearch: of all pages, on each of them."""
+        """SupportsSearch: each page has the total of all pages."""
         self.needs(SupportsSearch)
         assert isinstance(provider, SupportsSearch)
         notes = ("even", "odd") * 13
@@ -292,7 +292,7 @@ class SearchClauses(DataProviderContract):
     async def test_a_page_begins_behind_any_resource(
         self, provider: DataProvider, order: SortOrder
     ) -> None:
-        """SupportsSearch: one that is deleted too, by the token that every store makes of it."""
+        """SupportsSearch: by its `make_page_token`, which is the same in every store."""
         self.needs(SupportsSearch)
         assert isinstance(provider, SupportsSearch)
         await self.seed(provider, *(patient(f"a{number}") for number in range(3)))
@@ -308,7 +308,7 @@ class SearchClauses(DataProviderContract):
 
         ids = [stored.id for stored in everything]
         assert [[each.id for each in page.resources] for page in pages] == [
-            ids[place : place + 2] for place in range(1, 7)
+            ids[start : start + 2] for start in range(1, 7)
         ]
         assert [page.next for page in pages] == [
             *(make_page_token(page.resources[-1], order) for page in pages[:3]),
@@ -316,7 +316,7 @@ class SearchClauses(DataProviderContract):
         ]
 
     async def test_a_page_of_another_order_is_refused(self, provider: DataProvider) -> None:
-        """SupportsSearch: where it ended says nothing in this one."""
+        """SupportsSearch: a position in one order means nothing in another."""
         self.needs(SupportsSearch)
         assert isinstance(provider, SupportsSearch)
         await self._aged(provider, 3)
@@ -338,7 +338,7 @@ class SearchClauses(DataProviderContract):
                 await provider.search(PATIENTS, ALL, count=3, after=made_up)
 
     async def _aged(self, provider: DataProvider, count: int) -> list[StoredVersion]:
-        """Store patients one after the other."""
+        """Store patients one after the other, and return their stored versions."""
         found: list[StoredVersion] = []
         for number in range(count):
             await self.seed(provider, patient(f"p{number}"))

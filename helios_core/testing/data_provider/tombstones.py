@@ -73,7 +73,7 @@ class TombstoneClauses(DataProviderContract):
         assert snapshot.deleted == ["Patient/p0"]
 
     async def test_what_was_written_again_is_not_named(self, provider: DataProvider) -> None:
-        """SupportsTombstones: it is in the output alone."""
+        """SupportsTombstones: it is in the output only."""
         self._needs_tombstones()
         await write(provider, patient("p1"))
         since = await provider.transaction_time()
@@ -86,7 +86,7 @@ class TombstoneClauses(DataProviderContract):
         assert (snapshot.deleted, snapshot.versions) == ([], {"Patient/p1": 3})
 
     async def test_deletions_are_named_by_level(self, provider: DataProvider) -> None:
-        """SupportsTombstones: only what the view would have shown before."""
+        """SupportsTombstones: only resources that the view would have shown before."""
         self._needs_tombstones()
         resources = [
             *(patient("p1"), patient("p2"), observation("o1", "p1"), observation("o2", "p2")),
@@ -111,7 +111,7 @@ class TombstoneClauses(DataProviderContract):
         assert cohort.deleted == ["Observation/o-both", "Observation/o1", "Patient/p1"]
 
     async def test_deletions_stay_in_their_tenant(self, provider: DataProvider) -> None:
-        """SupportsTombstones, P7: an id deleted elsewhere is still there."""
+        """SupportsTombstones, P7: a deletion in another tenant concerns no other one."""
         self._needs_tombstones()
         await write(provider, patient("p1"))
         await write(provider, patient("p1"), tenant=corpus.OTHER_TENANT)
@@ -129,7 +129,7 @@ class TombstoneClauses(DataProviderContract):
     async def test_shards_cover_deletions_exactly_once(
         self, provider: DataProvider, shard_bytes: int
     ) -> None:
-        """SupportsTombstones, P2: also of types of which nothing else is left."""
+        """SupportsTombstones, P2: also for types that have nothing but deletions left."""
         self._needs_tombstones()
         gone = [patient(f"p{number:02}") for number in range(20)]
         await write(provider, *gone, *(organization(f"x{n}") for n in range(20)))
@@ -146,7 +146,7 @@ class TombstoneClauses(DataProviderContract):
         assert snapshot.names == [f"Organization/x{n}" for n in sorted(map(str, range(0, 20, 2)))]
 
     async def test_deletions_come_in_rows_of_limited_number(self, provider: DataProvider) -> None:
-        """SupportsTombstones: memory follows the batch, and reading again gives the same."""
+        """SupportsTombstones: memory grows with the batch, and reading again returns the same."""
         self._needs_tombstones()
         assert isinstance(provider, SupportsTombstones)
         gone = [patient(f"p{number:02}") for number in range(20)]
@@ -186,10 +186,10 @@ class TombstoneClauses(DataProviderContract):
         self, provider: DataProvider, level: Level
     ) -> None:
         """
-        P1, P3, SupportsTombstones: over concurrent writers nothing is lost and nothing is left.
+        P1, P3, SupportsTombstones: with concurrent writers nothing is lost or left over.
 
         Each export begins where the one before it ended; its output and its deletions, replayed
-        in order, must give what is stored in the end.
+        in order, must result in what is stored in the end.
         """
         self._needs_tombstones()
         copy: dict[str, int] = {}
@@ -213,7 +213,7 @@ class TombstoneClauses(DataProviderContract):
     async def test_chained_exports_over_providers_that_write_at_once_lose_nothing(
         self, tmp_path: Path
     ) -> None:
-        """P1, P3, SupportsTombstones: as above, and several processes write and export."""
+        """P1, P3, SupportsTombstones: as above, with several providers that write and export."""
         self._needs_tombstones()
         self.needs_persistence()
         copy: dict[str, int] = {}

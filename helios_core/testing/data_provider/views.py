@@ -36,7 +36,7 @@ class ViewClauses(DataProviderContract):
         assert snapshot.names == names(*samples)
 
     async def test_the_patient_level_shows_the_compartments(self, provider: DataProvider) -> None:
-        """P3: it is no system export, and a resource in two compartments appears once."""
+        """P3: and nothing else; a resource in two compartments appears once."""
         self.needs_type("Patient")
         samples = self.levels()
         await self.insert(provider, *samples)
@@ -128,7 +128,7 @@ class ViewClauses(DataProviderContract):
     async def test_a_view_may_be_bounded_by_the_ends_of_time(
         self, provider: DataProvider, bound: str
     ) -> None:
-        """P3: what lies before the first or after the last year bounds nothing."""
+        """P3: such bounds leave nothing out."""
         samples = self.mixture(12)
         await self.insert(provider, *samples)
         since = parse_instant("0001-01-01T00:00:00+14:00") if bound == "since" else None
@@ -139,7 +139,7 @@ class ViewClauses(DataProviderContract):
         assert (await take_snapshot(provider, bounded)).names == names(*samples)
 
     async def test_another_tenant_is_never_shown(self, provider: DataProvider) -> None:
-        """P7: though it uses the same ids, or has nothing at all."""
+        """P7: whether it uses the same ids or has no resources."""
         ours, theirs = [self.anything("p1"), self.anything("p2")], list[Sample]()
         other = self.holdings.other_tenant
         await self.insert(provider, *ours)
@@ -229,7 +229,7 @@ class ViewClauses(DataProviderContract):
     async def test_a_transaction_time_is_settled_while_something_is_being_stored(
         self, provider: DataProvider
     ) -> None:
-        """P1: what is not committed yet will be later."""
+        """P1: what is not committed yet gets a later instant."""
         await self.insert(provider, *self.one_of_each("p1"))
         samples = self.one_of_each("p2")
 

@@ -54,7 +54,7 @@ class WriteClauses(DataProviderContract):
         assert applied[-1].last_updated is None
 
     async def test_what_is_written_is_what_is_stored(self, provider: DataProvider) -> None:
-        """SupportsWrites: checked behind the provider's back."""
+        """SupportsWrites: checked without the provider."""
         self.needs(SupportsWrites)
         await write(provider, patient("p1"), patient("p2"), organization("x"))
         await write(provider, patient("p1", note="b"), delete(patient("p2")))
@@ -77,7 +77,7 @@ class WriteClauses(DataProviderContract):
         assert dict(await self._raw(provider)) == {"Patient/p1": 1}
 
     async def test_a_deleted_resource_can_be_written_again(self, provider: DataProvider) -> None:
-        """SupportsWrites: with the content it had, and its versions go on."""
+        """SupportsWrites: with the content it had; its versions continue."""
         self.needs(SupportsWrites)
         await write(provider, patient("p1"))
         await write(provider, delete(patient("p1")))
@@ -165,7 +165,7 @@ class WriteClauses(DataProviderContract):
         assert snapshot.names == ["Patient/p2"]
 
     async def test_the_version_named_must_be_current(self, provider: DataProvider) -> None:
-        """SupportsWrites: an update or deletion of what has changed since is refused."""
+        """SupportsWrites: otherwise the update or deletion is refused."""
         self.needs(SupportsWrites)
         await write(provider, patient("p1"))
         await write(provider, patient("p1", note="b"))
@@ -181,7 +181,7 @@ class WriteClauses(DataProviderContract):
     async def test_a_version_of_what_is_not_there_cannot_be_named(
         self, provider: DataProvider
     ) -> None:
-        """SupportsWrites: nothing is created by an update that expected something."""
+        """SupportsWrites: an update that expects a version creates nothing."""
         self.needs(SupportsWrites)
 
         with pytest.raises(VersionConflict):
@@ -227,7 +227,7 @@ class WriteClauses(DataProviderContract):
     async def test_of_writers_that_expect_nothing_to_be_there_one_wins(
         self, provider: DataProvider
     ) -> None:
-        """SupportsWrites: version 0 is that of what never was; conditional creates rely on it."""
+        """SupportsWrites: version 0 means that there never was one, for conditional creates."""
         self.needs(SupportsWrites)
         puts = (put(patient("p1", note=f"{number}"), if_match=0) for number in range(10))
 

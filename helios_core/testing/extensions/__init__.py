@@ -1,4 +1,4 @@
-"""The contracts of extensions as tests: one suite for each hook beside those of backends."""
+"""The contract suites of extensions: one for each hook that is not that of a backend."""
 
 from helios_core.testing.extensions.commands import CommandSuite
 from helios_core.testing.extensions.file_authorizers import FileAuthorizerSuite

@@ -21,11 +21,11 @@ class CommandSuite(ExtensionSuite):
 
     hook = "helios_command"
     arguments: ClassVar[Sequence[str]] = ()
-    """What follows `helios NAME` in that call; set by the subclass."""
+    """The arguments after `helios NAME` in that call; set by the subclass."""
 
     @pytest.fixture
     def subject(self, extension: CommandExtension) -> click.Command:
-        """Return the command, made while nothing is configured."""
+        """Return the command, made without any configuration."""
         command: click.Command = extension.command(Misconfigured())
         return command
 
@@ -38,7 +38,7 @@ class CommandSuite(ExtensionSuite):
             assert not silent, " ".join(path)
 
     def test_help_needs_no_setting(self, extension: CommandExtension) -> None:
-        """C1, C2: whoever reads how something is set has not set it yet."""
+        """C1, C2: people read the help before they set anything."""
         command = extension.command(Misconfigured())
         assert isinstance(command, click.Command)
         for path, _ in _commands(command):
@@ -46,7 +46,7 @@ class CommandSuite(ExtensionSuite):
             assert result.exit_code == 0, (path, result.output)
 
     def test_a_wrong_configuration_is_not_hidden(self, subject: click.Command) -> None:
-        """C3: the error reaches `helios`, which prints its sentence and exits with 2."""
+        """C3: the error reaches `helios`, which prints its message and exits with 2."""
         result = CliRunner().invoke(subject, self.arguments)
 
         assert isinstance(result.exception, ConfigurationError), result.output

@@ -1,4 +1,4 @@
-"""What the suites of extensions share: they select, open and close as the server does."""
+"""Shared by the suites of extensions: selecting, opening and closing as the server does."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -24,8 +24,8 @@ class ExtensionSuite(ContractSuite):
     """
     What a subclass of every suite of an extension implements.
 
-    A subclass implements the fixture `extension`, what the plugin's hook returns, and the settings
-    under which it works in the tests.
+    A subclass implements the fixture `extension`, which returns what the plugin's hook returns,
+    and sets the `settings` with which it works in the tests.
     """
 
     hook: ClassVar[str]
@@ -40,7 +40,7 @@ class ExtensionSuite(ContractSuite):
 
     @pytest.fixture
     def selected(self, extension: Descriptor) -> SelectedExtension:
-        """Return the extension with its settings, as the server would have it selected."""
+        """Return the extension with its settings, in the form in which the server selects it."""
         return SelectedExtension(
             origin=InstalledPlugin(name=PLUGIN, module="", distribution=PLUGIN, version="0"),
             extension=extension,
@@ -64,14 +64,14 @@ class ExtensionSuite(ContractSuite):
             yield stack
 
     async def test_the_server_takes_the_descriptor(self, extension: object) -> None:
-        """A wrong descriptor would stop the start of the server."""
+        """A wrong descriptor would keep the server from starting."""
         problems = list(descriptor_problems(self.hook, extension, plugin=PLUGIN))
 
         assert problems == [], f"the {KINDS[self.hook][0]} of the plugin cannot be used"
 
 
 class Misconfigured:
-    """A host of commands for which nothing is configured."""
+    """A host of commands without any configuration."""
 
     def settings(self) -> Any:  # noqa: ANN401  as `CommandHost` declares it
         """Raise the error of a missing setting."""
@@ -82,10 +82,10 @@ class Misconfigured:
         raise ConfigurationError("nothing is configured")
 
     def run(self, work: Any) -> Any:  # noqa: ANN401  as `CommandHost` declares it
-        """Run a coroutine as a command does, on a loop of its own."""
+        """Run a coroutine on an event loop of its own, as a command does."""
         return asyncio.run(work)
 
     def print_table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table as it is printed to a file."""
+        """Print a table as tab-separated values, as to a file."""
         for row in (headings, *rows):
             click.echo("\t".join(row))

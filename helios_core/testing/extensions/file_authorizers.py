@@ -35,8 +35,8 @@ class FileAuthorizerSuite(ExtensionSuite):
     """
     Tests that every authorizer of exports passes.
 
-    A subclass implements the fixture `extension` and its `settings`, and may override the client
-    and the exports that its rule is about.
+    A subclass implements the fixture `extension` and its `settings`. It may override the client,
+    and the exports that its rule allows and refuses.
     """
 
     hook = "helios_file_authorizer"
@@ -56,12 +56,12 @@ class FileAuthorizerSuite(ExtensionSuite):
         return [ExportIntent(tenant=corpus.TENANT, level=Level.SYSTEM)]
 
     def refused(self) -> Sequence[ExportIntent]:
-        """Return exports that the client may not start, whatever its scopes; there may be none."""
+        """Return exports that the client may not start, whatever its scopes; possibly none."""
         return []
 
     @pytest.fixture
     def untouchable(self, backends: Backends) -> Backends:
-        """Return backends whose data provider must not be asked for anything."""
+        """Return backends whose data provider fails a test that uses it."""
         return replace(backends, data_provider=_Untouchable())
 
     @pytest.fixture
@@ -71,7 +71,7 @@ class FileAuthorizerSuite(ExtensionSuite):
         selected: SelectedExtension,
         untouchable: Backends,
     ) -> AsyncIterator[FileAuthorizer]:
-        """Open the authorizer, whose faults are contained as in a server."""
+        """Open the authorizer, wrapped as in a server."""
         async with extension.open(selected.settings, untouchable) as authorizer:
             yield ContainedAuthorizer(authorizer, time_limit=extension.time_limit)
 
@@ -84,7 +84,7 @@ class FileAuthorizerSuite(ExtensionSuite):
     async def test_exports_are_allowed_and_refused_without_a_look_at_the_data(
         self, subject: FileAuthorizer
     ) -> None:
-        """A1: nobody learns from the answer whether a Group exists."""
+        """A1: the response does not reveal whether a Group exists."""
         principal = self.principal("system/*.cruds")
         for intent in self.allowed():
             await subject.authorize_export(principal, intent)
@@ -96,38 +96,38 @@ class FileAuthorizerSuite(ExtensionSuite):
     async def test_the_job_of_another_client_is_not_found(
         self, subject: FileAuthorizer, differs: str
     ) -> None:
-        """A2: with the words for a job that never was, for its files as for its end."""
+        """A2: with the message for a job that never existed, for its files and for its end."""
         owner = self.principal("system/*.cruds")
         job = self._job(owner)
         other = replace(owner, **{differs: "another"})
-        for question in (subject.authorize_job, subject.authorize_end):
+        for check in (subject.authorize_job, subject.authorize_end):
             with pytest.raises(JobNotFound) as refusal:
-                await question(other, job)
+                await check(other, job)
             assert str(refusal.value) == str(job_not_found(job.id))
 
     async def test_a_job_without_owner_belongs_to_nobody(self, subject: FileAuthorizer) -> None:
         """A2: it was started when everybody could see it."""
         principal = self.principal("system/*.cruds")
         job = replace(self._job(principal), owner=None)
-        for question in (subject.authorize_job, subject.authorize_end):
+        for check in (subject.authorize_job, subject.authorize_end):
             with pytest.raises(JobNotFound):
-                await question(principal, job)
+                await check(principal, job)
 
     async def test_the_owner_sees_a_job_and_ends_it(self, subject: FileAuthorizer) -> None:
         """A2: with another token, which may be of another subject of the same client."""
         principal = self.principal("system/*.cruds")
         job = self._job(principal)
-        for question in (subject.authorize_job, subject.authorize_end):
-            await question(replace(principal, subject="renewed"), job)
+        for check in (subject.authorize_job, subject.authorize_end):
+            await check(replace(principal, subject="renewed"), job)
 
     def test_without_scopes_nothing_is_exported(self, subject: FileAuthorizer) -> None:
-        """A3: neither without words nor by those of somebody who is present."""
+        """A3: and scopes of users or patients, or one of read and search alone, grant nothing."""
         for scopes in ((), ("user/*.cruds", "patient/*.cruds"), ("system/*.r",), ("system/*.s",)):
             for name in TYPES:
                 assert subject.grant(self.principal(*scopes), name).is_nothing, (scopes, name)
 
     def test_scopes_decide_by_type(self, subject: FileAuthorizer) -> None:
-        """A3: what of one type is granted says nothing of another."""
+        """A3: a grant for one type grants nothing of another."""
         principal = self.principal("system/Patient.rs")
 
         assert not subject.grant(principal, "Patient").is_nothing
@@ -136,7 +136,7 @@ class FileAuthorizerSuite(ExtensionSuite):
     async def test_the_token_of_every_request_has_to_cover_the_job(
         self, subject: FileAuthorizer
     ) -> None:
-        """A4: a token of the same client with less does not see what another one started."""
+        """A4: a token of the same client with fewer scopes does not suffice."""
         job = self._job(self.principal("system/*.cruds"))
         for scopes in ((), ("system/Patient.rs",), ("system/*.rs?status=final",)):
             with pytest.raises(Forbidden):

@@ -20,14 +20,14 @@ class HealthCheckSuite(ExtensionSuite):
     """
     Tests that all health checks of a plugin pass.
 
-    A subclass implements the fixture `extension`, its `settings`, and `make_unwell`. What the
-    checks look at works by the time `subject` is opened.
+    A subclass implements the fixture `extension`, its `settings`, and `make_unwell`. By the time
+    `subject` is opened, what it checks must work.
     """
 
     hook = "helios_health_checks"
 
     async def make_unwell(self) -> None:
-        """Break something that the checks look at, so that at least one of them has to fail."""
+        """Break something that is checked, so that at least one check must fail."""
         raise NotImplementedError(f"{type(self).__name__} needs `make_unwell`")
 
     @pytest.fixture
@@ -43,7 +43,7 @@ class HealthCheckSuite(ExtensionSuite):
     async def test_the_server_takes_the_checks(
         self, selected: SelectedExtension, backends: Backends, stack: AsyncExitStack
     ) -> None:
-        """H1: there is one, each has a name, and each is asynchronous."""
+        """H1: there is at least one, each has a name, and each is asynchronous."""
         [opened] = await open_health_checks(stack, [selected], backends)
 
         assert opened.checks
@@ -58,7 +58,7 @@ class HealthCheckSuite(ExtensionSuite):
     async def test_a_check_fails_when_something_is_wrong(
         self, subject: Checks, extension: HealthExtension
     ) -> None:
-        """H2: one that never fails reports nothing."""
+        """H2: a check that never fails is useless."""
         await self.make_unwell()
 
         failures = 0
@@ -71,7 +71,7 @@ class HealthCheckSuite(ExtensionSuite):
         assert failures
 
     async def test_a_check_ends_when_it_is_cancelled(self, subject: Checks) -> None:
-        """H3: one that is late is cancelled, and must not pile up."""
+        """H3: late checks are cancelled, and must not pile up."""
         for name, check in subject.items():
             running = asyncio.ensure_future(check())
             await asyncio.sleep(0)

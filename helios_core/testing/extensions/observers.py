@@ -23,8 +23,8 @@ class ObserverSuite(ExtensionSuite):
     """
     Tests that every observer of jobs passes.
 
-    A subclass implements the fixture `extension` and its `settings`. What the observer talks to
-    is up by the time `subject` is opened.
+    A subclass implements the fixture `extension` and its `settings`. By the time `subject` is
+    opened, whatever the observer connects to must be running.
     """
 
     hook = "helios_observer"
@@ -55,9 +55,9 @@ class ObserverSuite(ExtensionSuite):
             await call_within(extension.time_limit, _observe, subject, job)
 
     async def test_a_call_ends_when_it_is_cancelled(self, subject: Observer) -> None:
-        """E3: one that is late is cancelled, and the next job waits for its end."""
+        """E3: a late call is cancelled, and the next job waits for its end."""
         if not is_asynchronous(subject):
-            return  # nothing can end a thread
+            return  # a thread cannot be cancelled
         awaitable = subject(corpus.job("job"))
         assert awaitable is not None
         running = asyncio.ensure_future(awaitable)
@@ -71,7 +71,7 @@ class ObserverSuite(ExtensionSuite):
     async def test_leaving_the_context_leaves_nothing_running(
         self, extension: ObserverExtension, selected: SelectedExtension, backends: Backends
     ) -> None:
-        """E4: a process that stops waits for nobody it does not know."""
+        """E4: a process that stops cannot wait for tasks and threads that it does not know."""
         tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
 
         async with AsyncExitStack() as stack:
@@ -86,7 +86,7 @@ class ObserverSuite(ExtensionSuite):
 
 
 def _left(before: set[threading.Thread]) -> list[str]:
-    """Return the threads that were started since, without those of the loop and of the server."""
+    """Return the threads started since `before`, without those of the loop and the server."""
     names = [thread.name for thread in set(threading.enumerate()) - before]
     return [name for name in names if not name.startswith(("asyncio_", THREAD_NAME))]
 

@@ -20,7 +20,7 @@ from helios_core.testing.extensions.contract import PLUGIN, ExtensionSuite
 MAX_BODY_BYTES = 1000
 PATIENCE_SECONDS = 10
 BODIES = (b"", b"{", b"null", b"[1]", b"\xff", b"x" * (MAX_BODY_BYTES + 1))
-"""What no route may break at."""
+"""Bodies at which no route may fail."""
 
 
 class RouteSuite(ExtensionSuite):
@@ -46,7 +46,7 @@ class RouteSuite(ExtensionSuite):
 
     @pytest.fixture
     def app(self, subject: OpenedRoutes, backends: Backends) -> Any:  # noqa: ANN401  an ASGI app
-        """Return a server with the routes, which refuses what is no route of Litestar's."""
+        """Return a server with the routes; it raises if one is not a Litestar route handler."""
         settings = Settings(max_body_bytes=MAX_BODY_BYTES)
         return create_app(settings, replace(backends, routes=[subject]))
 
@@ -68,7 +68,7 @@ class RouteSuite(ExtensionSuite):
     async def test_a_plain_route_answers(
         self, subject: OpenedRoutes, client: httpx.AsyncClient
     ) -> None:
-        """R3: a GET without parameters is no server error and takes no longer than a client."""
+        """R3: a GET without parameters is no server error, and is answered in time."""
         for path in self._plain_paths(subject, "GET"):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 response = await client.get(path)
@@ -77,7 +77,7 @@ class RouteSuite(ExtensionSuite):
     async def test_no_body_breaks_a_route(
         self, subject: OpenedRoutes, client: httpx.AsyncClient
     ) -> None:
-        """R4: whatever a client sends is at most the client's error."""
+        """R4: no body that a client sends is a server error."""
         for method in ("POST", "PUT", "PATCH"):
             for path in self._plain_paths(subject, method):
                 for body in BODIES:

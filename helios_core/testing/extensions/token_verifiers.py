@@ -25,16 +25,16 @@ from helios_core.storage.isolation import call_within
 from helios_core.testing.extensions.contract import ExtensionSuite
 
 BASE = "https://fhir.example/base"
-SHOWN = 12
-"""So many characters of a token in a row are a part of it."""
+PART_LENGTH = 12
+"""How many characters in a row are considered a part of a token."""
 
 
 class TokenVerifierSuite(ExtensionSuite):
     """
     Tests that every verifier of access tokens passes.
 
-    A subclass implements the fixture `extension`, its `settings`, and the four methods. The issuer
-    is up by the time `subject` is opened.
+    A subclass implements the fixture `extension`, its `settings`, and the four methods below. By
+    the time `subject` is opened, the issuer must be running.
     """
 
     hook = "helios_token_verifier"
@@ -44,15 +44,15 @@ class TokenVerifierSuite(ExtensionSuite):
         raise NotImplementedError(f"{type(self).__name__} needs `valid_token`")
 
     def principal(self) -> Principal:
-        """Return the principal of that token; its `expires_at` is not looked at."""
+        """Return the principal of that token; its `expires_at` is not compared."""
         raise NotImplementedError(f"{type(self).__name__} needs `principal`")
 
     async def invalid_tokens(self) -> Mapping[str, str]:
         """
-        Return tokens that are wrong in one way each, named by it.
+        Return tokens that are each wrong in one way, by the name of that way.
 
-        Expired, not valid yet, of another issuer, for another audience and signed with another key
-        are those that a verifier of signed tokens has to have.
+        For signed tokens these must include one that is expired, one that is not valid yet, and
+        one each of another issuer, for another audience and signed with another key.
         """
         raise NotImplementedError(f"{type(self).__name__} needs `invalid_tokens`")
 
@@ -77,7 +77,7 @@ class TokenVerifierSuite(ExtensionSuite):
     async def test_invalid_tokens_are_refused(
         self, subject: TokenVerifier, extension: TokenVerifierExtension
     ) -> None:
-        """V1: each of those that the subclass makes."""
+        """V1: all those that the subclass returns."""
         invalid = await self.invalid_tokens()
         assert invalid, "there is no invalid token to test with"
         for name, token in invalid.items():
@@ -86,14 +86,14 @@ class TokenVerifierSuite(ExtensionSuite):
     async def test_an_issuer_that_is_down_makes_no_token_invalid(
         self, subject: TokenVerifier, extension: TokenVerifierExtension
     ) -> None:
-        """V1: clients would throw their tokens away."""
+        """V1: otherwise clients would discard their tokens."""
         token = await self.make_unavailable()
 
         with pytest.raises(BackendUnavailable):
             await call_within(extension.time_limit, subject.verify, token)
 
     async def test_the_principal_is_what_the_token_says(self, subject: TokenVerifier) -> None:
-        """V2: issuer, subject, client, scopes and tenant, and an end that is still to come."""
+        """V2: issuer, subject, client, scopes and tenant, and an expiry in the future."""
         found, expected = await subject.verify(await self.valid_token()), self.principal()
 
         assert _identity(found) == _identity(expected)
@@ -105,7 +105,7 @@ class TokenVerifierSuite(ExtensionSuite):
     async def test_a_changed_token_is_refused(
         self, subject: TokenVerifier, extension: TokenVerifierExtension
     ) -> None:
-        """V2: cut, extended, with other claims, and with its signature taken away."""
+        """V2: cut, extended, with other claims, and without its signature."""
         for name, token in _forgeries(await self.valid_token()):
             assert await _refused(subject, extension, token), f"accepted: {name}"
 
@@ -120,7 +120,7 @@ class TokenVerifierSuite(ExtensionSuite):
     async def test_whatever_is_sent_is_refused_in_time(
         self, subject: TokenVerifier, extension: TokenVerifierExtension
     ) -> None:
-        """V3: no text that is no token is an error of the server."""
+        """V3: text that is not a token causes no server error."""
         for name, token in _nonsense():
             assert await _refused(subject, extension, token), f"accepted: {name}"
 
@@ -130,7 +130,7 @@ class TokenVerifierSuite(ExtensionSuite):
         extension: TokenVerifierExtension,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """V3: neither in a message nor in a log, also at the lowest level."""
+        """V3: neither in a message nor in a log, even at the lowest level."""
         caplog.set_level(logging.DEBUG)
         valid = await self.valid_token()
         forged = [token for _, token in _forgeries(valid)]
@@ -139,8 +139,8 @@ class TokenVerifierSuite(ExtensionSuite):
             await subject.verify(valid)
             messages = [await _message(subject, extension, token) for token in tokens]
 
-        said = "\n".join([*messages, caplog.text, *map(str, logs)])
-        assert not any(part in said for token in (valid, *tokens) for part in _parts(token))
+        output = "\n".join([*messages, caplog.text, *map(str, logs)])
+        assert not any(part in output for token in (valid, *tokens) for part in _parts(token))
 
     async def test_clients_learn_where_they_get_tokens(self, subject: TokenVerifier) -> None:
         """V4: the token endpoint and the grant, with absolute URLs."""
@@ -173,7 +173,7 @@ async def _message(verifier: TokenVerifier, extension: TokenVerifierExtension, t
 
 
 def _forgeries(token: str) -> Iterator[tuple[str, str]]:
-    """Yield tokens that are made from a valid one without its issuer."""
+    """Yield tokens that are forged from a valid one."""
     yield "cut", token[:-4]
     yield "extended", f"{token}AAAA"
     yield "twice", f"{token} {token}"
@@ -199,7 +199,7 @@ def _forgeries(token: str) -> Iterator[tuple[str, str]]:
 
 
 def _nonsense() -> Iterator[tuple[str, str]]:
-    """Yield texts that are no token of anybody."""
+    """Yield texts that are not tokens."""
     yield "an empty text", ""
     yield "dots", ".." * 1000
     yield "letters", "a" * 1_000_000
@@ -219,8 +219,11 @@ def _nonsense() -> Iterator[tuple[str, str]]:
 
 
 def _parts(token: str) -> Iterator[str]:
-    """Yield what a text that shows a part of a token has in it."""
-    return (token[at : at + SHOWN] for at in range(0, len(token) - SHOWN + 1, SHOWN // 2))
+    """Yield parts of a token; a text that reveals some of the token contains one of them."""
+    return (
+        token[at : at + PART_LENGTH]
+        for at in range(0, len(token) - PART_LENGTH + 1, PART_LENGTH // 2)
+    )
 
 
 def _is_absolute(url: str) -> bool:

@@ -34,31 +34,31 @@ ODD: Sequence[Resource] = (
     {"entry": [{"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Patient"}}]},
     {"unknownElement": {"of": ["a", 7, True, None, {"later": "version"}]}},
 )
-"""What FHIR, or a store that is not strict, allows a resource to hold; type and id are added."""
+"""Contents that FHIR, or a lenient store, allows in a resource; type and id are added."""
 
 
 class TransformSuite(ExtensionSuite):
     """
     Tests that every transform passes.
 
-    A subclass implements the fixture `extension`, its `settings`, and `confidential`: resources in
-    which `SECRET` stands wherever something is to be removed. It may add `resources`. It
-    claims `SupportsRenaming` in `powers` if the transform has it.
+    A subclass implements the fixture `extension`, its `settings`, and `confidential`, resources
+    with `SECRET` wherever the transform must remove something. It may add `resources`. It claims
+    `SupportsRenaming` in `powers` if the transform has it.
     """
 
-    SECRET: ClassVar[str] = "suite-secret-8d1e"  # noqa: S105  it is none
-    """The text that stands for whatever a transform is there to remove."""
+    SECRET: ClassVar[str] = "suite-secret-8d1e"  # noqa: S105  not a real secret
+    """The text that stands for whatever a transform must remove."""
     hook = "helios_transform"
     known_powers = frozenset({SupportsRenaming})
     version: ClassVar[FHIRVersion] = FHIRVersion.R4
     """The FHIR version of the resources."""
 
     def resources(self) -> Sequence[Resource]:
-        """Return resources of the plugin's own, on which every clause is tested as well."""
+        """Return resources of the plugin itself, on which the clauses are tested as well."""
         return ()
 
     def confidential(self) -> Sequence[Resource]:
-        """Return resources with `SECRET` in every place that the transform has to empty."""
+        """Return resources with `SECRET` in every element that the transform must remove."""
         return ()
 
     @pytest.fixture
@@ -69,7 +69,7 @@ class TransformSuite(ExtensionSuite):
 
     async def _opened(self, stack: AsyncExitStack, selected: SelectedExtension) -> Transform:
         transforms = await self._transforms(stack, selected)
-        return transforms._opened[0].transform  # noqa: SLF001  the suite looks behind the core
+        return transforms._opened[0].transform  # noqa: SLF001  the suite tests it without the core
 
     async def _transforms(self, stack: AsyncExitStack, selected: SelectedExtension) -> Transforms:
         return await open_transforms(stack, [selected], time_limit=TIME_LIMIT)
@@ -91,7 +91,7 @@ class TransformSuite(ExtensionSuite):
     async def test_any_resource_is_taken(
         self, subject: Transform, selected: SelectedExtension
     ) -> None:
-        """T2: one that cannot be transformed is missing from every export."""
+        """T2: a resource that cannot be transformed would be missing from every export."""
         for resource in self._samples(selected):
             try:
                 self._apply(subject, resource)
@@ -101,18 +101,18 @@ class TransformSuite(ExtensionSuite):
     async def test_what_comes_back_can_leave(
         self, selected: SelectedExtension, stack: AsyncExitStack
     ) -> None:
-        """T3, T4: the core finds type, id and form as the effect says."""
+        """T3, T4: the core accepts the result: its type, its id and the declared effect."""
         transforms = await self._transforms(stack, selected)
 
         for resource in self._samples(selected):
             line = encode_resource(resource)
-            left = await transforms.apply(self._key(resource), [line])
-            assert not left.damaged, f"the core refuses what becomes of {resource}"
+            result = await transforms.apply(self._key(resource), [line])
+            assert not result.damaged, f"the core refuses the result of {resource}"
 
     async def test_nothing_is_changed_that_only_may_be_dropped(
         self, subject: Transform, extension: TransformExtension, selected: SelectedExtension
     ) -> None:
-        """T4: what such a transform returns would not leave."""
+        """T4: the core would discard a changed resource."""
         if extension.effect.changes:
             return
         for resource in self._samples(selected):
@@ -148,7 +148,7 @@ class TransformSuite(ExtensionSuite):
         assert self.SECRET not in written.out + written.err + caplog.text
 
     async def test_new_ids_are_valid_distinct_and_silent(self, subject: Transform) -> None:
-        """T7: an id leads to one resource, and not back to the person."""
+        """T7: an id identifies one resource, and does not lead back to a person."""
         self.needs(SupportsRenaming)
         assert isinstance(subject, SupportsRenaming)
         ids = [self.SECRET, *(f"{number}" for number in range(1000)), "a", "A", "-", ".", "x" * 64]
@@ -163,23 +163,23 @@ class TransformSuite(ExtensionSuite):
     async def test_what_is_to_be_removed_is_gone(
         self, extension: TransformExtension, selected: SelectedExtension, stack: AsyncExitStack
     ) -> None:
-        """T8: as the bytes that leave, wherever it stood."""
+        """T8: from the bytes that leave, wherever in the resource it was."""
         transforms = await self._transforms(stack, selected)
         confidential = self.confidential()
         assert confidential or not extension.effect.conceals, (
-            "`confidential` has to give resources with SECRET in them, or the effect has to say"
-            " that nothing is concealed"
+            "`confidential` must return resources with SECRET in them, or the effect must be"
+            " declared with conceals=False"
         )
 
         for resource in confidential:
             assert self.SECRET in str(resource)
             line = encode_resource(resource)
-            left = await transforms.apply(self._key(resource), [line])
-            assert not left.damaged
-            assert self.SECRET.encode() not in b"".join(left.kept), resource["resourceType"]
+            result = await transforms.apply(self._key(resource), [line])
+            assert not result.damaged
+            assert self.SECRET.encode() not in b"".join(result.kept), resource["resourceType"]
 
     def _samples(self, selected: SelectedExtension) -> Iterator[Resource]:
-        """Yield resources of the transform's types, the subclass's own among them."""
+        """Yield resources of the transform's types, including those of the subclass."""
         extension = selected.extension
         assert isinstance(extension, TransformExtension)
         known = load_definitions(self.version).types
@@ -193,7 +193,7 @@ class TransformSuite(ExtensionSuite):
                 yield from ({"resourceType": resource_type, "id": "a"} | odd for odd in ODD)
 
     def _apply(self, transform: Transform, resource: Resource) -> Resource | None:
-        # As the core decodes it, fractions as Decimal.
+        # Decoded like the core does, fractions as Decimal.
         return transform.apply(decode_resource(encode_resource(resource)), self._key(resource))
 
     def _key(self, resource: Resource) -> TypeKey:

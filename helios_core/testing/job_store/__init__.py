@@ -1,4 +1,4 @@
-"""The contract of a job store as tests."""
+"""The contract suite of job stores: clauses J1 to J20 of `JobStore`, and its powers."""
 
 import asyncio
 from pathlib import Path
@@ -47,7 +47,7 @@ class JobStoreSuite(
     """
 
     async def test_everything_is_there_after_a_restart(self, tmp_path: Path) -> None:
-        """J1, J3, J5, J9: jobs, parts, leases, attempts and the store's name outlive a process."""
+        """J1, J3, J5, J9: jobs, parts, leases, attempts and the identity outlive a process."""
         self.needs_persistence()
         async with self.opened(tmp_path) as store:
             identity = store.identity
@@ -70,7 +70,7 @@ class JobStoreSuite(
             await store.complete(held, [corpus.part(held)])
 
     async def test_a_lease_lapses_across_a_restart(self, tmp_path: Path) -> None:
-        """J3, J4: whoever comes back after a crash finds its successor's token newer."""
+        """J3, J4: after a crash, a returning worker finds a newer token than its own."""
         self.needs_persistence()
         async with self.opened(tmp_path) as store:
             await add(store)
@@ -104,9 +104,9 @@ class JobStoreSuite(
         self.needs_persistence()
         async with self.opened(tmp_path) as one, self.opened(tmp_path) as two:
             adds = (
-                add(store, f"job-{number}-{place}", max_active=4)
+                add(store, f"job-{number}-{index}", max_active=4)
                 for number in range(8)
-                for place, store in enumerate((one, two))
+                for index, store in enumerate((one, two))
             )
             results = await asyncio.gather(*adds, return_exceptions=True)
 
@@ -117,7 +117,7 @@ class JobStoreSuite(
         assert len(refused) == 12
 
     async def test_the_workers_of_every_store_on_one_backing_count(self, tmp_path: Path) -> None:
-        """J17: a server learns of workers on other machines, and after a restart."""
+        """J17: a server knows the workers on other machines, and still after a restart."""
         self.needs_persistence()
         async with self.opened(tmp_path) as one, self.opened(tmp_path) as two:
             await one.beat("one", lasts=HOUR)
@@ -128,7 +128,7 @@ class JobStoreSuite(
             assert (await store.workforce()).alive == 2
 
     async def test_the_wait_for_a_backend_outlives_a_restart(self, tmp_path: Path) -> None:
-        """J19: every process knows since when a shard waits, and for what."""
+        """J19: every process knows how long a shard has waited, and for what."""
         self.needs_persistence()
         async with self.opened(tmp_path) as store:
             await add(store)
@@ -156,5 +156,5 @@ class JobStoreSuite(
             assert one.identity == two.identity
 
     def test_any_life_of_jobs_agrees_with_the_model(self) -> None:
-        """J1 to J6, J8, J9 and J11, in every mixture."""
+        """J1 to J6, J8, J9, J11 and J19, in random mixtures."""
         drive(JobStoreMachine, self)

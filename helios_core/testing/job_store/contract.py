@@ -1,4 +1,4 @@
-"""What a subclass of the job store suite implements, and the steps that its tests share."""
+"""What a subclass of the job store suite implements, and helpers of its tests."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -23,21 +23,21 @@ class JobStoreContract(ContractSuite):
     """
     What a subclass implements so that the suite can test its job store.
 
-    `opened`, and the `raw_` methods, `let_pass`, `spoil` and `lose`, which use a driver of their
-    own in place of the store, so that a store that is wrong in both directions cannot agree with
-    itself.
+    These are `opened` and, with a driver of their own in place of the store, the `raw_` methods,
+    `let_pass`, `spoil` and `lose`, so that a store that is wrong in both directions cannot agree
+    with itself.
     """
 
     known_powers = frozenset({SupportsRecords})
     persistent: ClassVar[bool] = True
-    """Whether `opened` twice on one folder reaches one state, at once and after closing."""
+    """Whether stores opened on one folder, at once or one after another, share their jobs."""
 
     def opened(self, folder: Path) -> AbstractAsyncContextManager[JobStore]:
-        """Open the store whose backing is in, or named after, the folder; new when it is empty."""
+        """Open the store whose data is in, or named after, the folder; new if that is empty."""
         raise NotImplementedError
 
     async def let_pass(self, store: JobStore, time: timedelta) -> None:
-        """Set the store's clock, and nothing else, forward by some time."""
+        """Set the store's clock forward by a time, which may be negative; change nothing else."""
         raise NotImplementedError
 
     async def spoil(
@@ -53,7 +53,7 @@ class JobStoreContract(ContractSuite):
     async def lose(
         self, store: JobStore, job_id: str, what: Literal["shard", "part", "notes"], shard: int
     ) -> None:
-        """Remove a shard, the last part that it published, or its notes from the backing."""
+        """Remove a shard, the last part that it published, or its notes from the stored data."""
         raise NotImplementedError
 
     async def raw_statuses(self, store: JobStore) -> Mapping[str, str]:
@@ -72,16 +72,16 @@ class JobStoreContract(ContractSuite):
 
     @pytest.fixture
     def subject(self, store: JobStore) -> JobStore:
-        """Return what the tests shared by all suites look at."""
+        """Return the implementation that the tests shared by all suites test."""
         return store
 
     def needs_persistence(self) -> None:
-        """Skip a test about a backing that outlives an opened store."""
+        """Skip a test about jobs that outlive an opened store."""
         if not self.persistent:
             pytest.skip(f"{type(self).__name__} does not claim to be persistent")
 
 
-async def add(  # noqa: PLR0913 - what a job may differ in, by name
+async def add(  # noqa: PLR0913 - most of them by keyword
     store: JobStore,
     job_id: str = "job",
     *,
@@ -105,7 +105,7 @@ async def claim(
 ) -> Lease:
     """Claim a shard; there must be one."""
     lease = await store.claim(worker, lease_for=lease_for, max_attempts=max_attempts)
-    assert lease is not None, "there is a free shard, but nothing was given out"
+    assert lease is not None, "there is a free shard, but `claim` returned None"
     return lease
 
 

@@ -36,13 +36,14 @@ class EndingClauses(JobStoreContract):
     """Adding, completing, cancelling, deleting."""
 
     async def test_an_added_job_is_accepted_and_can_be_read(self, store: JobStore) -> None:
-        """J1: what was added comes back unchanged, with the store's own time."""
+        """J1: it is returned unchanged, with an instant of the store's clock."""
         added = await add(store, shards=2)
 
-        given = corpus.job("job")
+        original = corpus.job("job")
         assert added == await store.get(corpus.TENANT, "job")
         assert added.status is JobStatus.ACCEPTED
-        assert (added.request, added.transaction_time) == (given.request, given.transaction_time)
+        assert added.request == original.request
+        assert added.transaction_time == original.transaction_time
         assert added.owner == "somebody"
         assert added.created_at is not None
         assert added.created_at.tzinfo is not None
@@ -103,7 +104,7 @@ class EndingClauses(JobStoreContract):
         assert job.status is JobStatus.ACCEPTED
 
     async def test_completing_a_shard_publishes_its_parts(self, store: JobStore) -> None:
-        """J5: exactly those given, at once, though the job goes on."""
+        """J5: exactly these, at once, although the job is not complete."""
         await add(store, shards=2)
         lease = await claim(store)
         parts = [corpus.part(lease), corpus.part(lease, number=2)]
@@ -179,7 +180,7 @@ class EndingClauses(JobStoreContract):
         assert await self.raw_parts(store, "job") == [corpus.part(lease).key.name]
 
     async def test_a_publication_refused_leaves_no_part_behind(self, store: JobStore) -> None:
-        """J5: all or nothing: neither parts, nor a closed shard, nor a closed job."""
+        """J5: all or nothing: there are neither parts nor a completed shard or job."""
         await add(store)
         old = await claim(store)
         await self.let_pass(store, 2 * MINUTE)
@@ -210,9 +211,9 @@ class EndingClauses(JobStoreContract):
         assert [kinds.count(kind) for kind in PartKind] == [4] * len(PartKind)
         for kind in PartKind:
             start = kinds.index(kind)
-            places = [(key.ordinal, key.number) for key in keys[start : start + 4]]
+            numbers = [(key.ordinal, key.number) for key in keys[start : start + 4]]
             assert set(kinds[start : start + 4]) == {kind}
-            assert places == [(1, 1), (1, 2), (2, 1), (2, 2)]
+            assert numbers == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
     async def test_a_part_is_found_by_its_file_name(self, store: JobStore) -> None:
         """J5, J10: the same as in the list, and only in its own job."""
@@ -241,7 +242,7 @@ class EndingClauses(JobStoreContract):
     async def test_parts_keep_the_place_at_which_they_were_published(
         self, store: JobStore
     ) -> None:
-        """J12: what was shown first stays first, whatever comes later and from whichever shard."""
+        """J12: published parts keep their numbers, whichever shard publishes more later."""
         await add(store, shards=3)
         leases = [await claim(store) for _ in range(3)]
         shown = list[dict[str, int]]()
@@ -253,7 +254,7 @@ class EndingClauses(JobStoreContract):
 
         for earlier, later in pairwise(shown):
             assert earlier.items() <= later.items()
-        assert [sorted(places.values()) for places in shown] == [
+        assert [sorted(numbers.values()) for numbers in shown] == [
             [*range(2)],
             [*range(3)],
             [*range(6)],
@@ -268,10 +269,10 @@ class EndingClauses(JobStoreContract):
         await add(store, "failed")
         await fail(store, await claim(store), max_attempts=1)
 
-        told = [job.id for job in await store.recent(corpus.TENANT, limit=9)]
+        recent = [job.id for job in await store.recent(corpus.TENANT, limit=9)]
 
-        assert told in (["second", "first"], [])
-        assert len(await store.recent(corpus.TENANT, limit=1)) == len(told[:1])
+        assert recent in (["second", "first"], [])
+        assert len(await store.recent(corpus.TENANT, limit=1)) == len(recent[:1])
 
     async def test_progress_counts_published_and_reported_resources(self, store: JobStore) -> None:
         """A poll sees what is published and what holders report as done."""
@@ -302,7 +303,7 @@ class EndingClauses(JobStoreContract):
         assert (await store.progress(corpus.TENANT, "job")).resources_done == 0
 
     async def test_a_cancelled_job_is_gone_but_not_forgotten(self, store: JobStore) -> None:
-        """J6: no client finds it, and the sweep does."""
+        """J6: clients do not find it, but the sweep does."""
         await add(store)
 
         await store.cancel(corpus.TENANT, "job")
@@ -316,7 +317,7 @@ class EndingClauses(JobStoreContract):
         assert await self.raw_statuses(store) == {"job": "cancelled"}
 
     async def test_a_cancelled_job_can_never_become_complete(self, store: JobStore) -> None:
-        """J6: cancel takes every lease away, so nobody overtakes it."""
+        """J6: cancelling revokes every lease, so that nobody can still publish."""
         await add(store)
         lease = await claim(store)
 
@@ -342,7 +343,7 @@ class EndingClauses(JobStoreContract):
         assert await self.raw_statuses(store) == {"job": "cancelled"}
 
     async def test_a_deleted_job_takes_every_lease_away(self, store: JobStore) -> None:
-        """J6: whoever holds a shard of it can write nothing, and revives nothing."""
+        """J6: the holders of its shards can neither write anything nor revive it."""
         await add(store)
         lease = await claim(store)
 
@@ -386,7 +387,7 @@ class EndingClauses(JobStoreContract):
     async def test_what_may_go_is_given_in_limited_numbers_and_for_all_tenants(
         self, store: JobStore
     ) -> None:
-        """J10: the sweep looks across tenants, and gets no more than it requested."""
+        """J10: the sweep covers all tenants, and gets no more than it requested."""
         for number in range(5):
             await finish(store, f"job-{number}", tenant=f"tenant-{number}")
         await self.let_pass(store, MINUTE)

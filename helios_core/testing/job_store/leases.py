@@ -1,4 +1,4 @@
-"""Clauses J2, J3, J4, J7, J8 and J9: who may work on what, and how often."""
+"""Clauses J2 to J4, J7 to J9, J11 and J14: who may work on which shard, and how often."""
 
 import asyncio
 from datetime import timedelta
@@ -67,20 +67,20 @@ class LeaseClauses(JobStoreContract):
         assert sorted(lease.shard.number for lease in leases) == list(range(12))
 
     async def test_a_shard_waits_for_the_earlier_phases_of_its_job(self, store: JobStore) -> None:
-        """J11: until each of their shards is complete, whatever the numbers are."""
+        """J11: until each of their shards is complete, whatever its number."""
         await add(store, shards=corpus.shards(4, phases=(2, 0, 1, 0)))
 
-        given = [[await claim(store), await claim(store)]]
+        claimed = [[await claim(store), await claim(store)]]
         assert await nothing_to_claim(store)
-        await store.complete(given[0][0], [])
+        await store.complete(claimed[0][0], [])
         assert await nothing_to_claim(store)
-        await store.complete(given[0][1], [])
-        given.append([await claim(store)])
+        await store.complete(claimed[0][1], [])
+        claimed.append([await claim(store)])
         assert await nothing_to_claim(store)
-        await store.complete(given[1][0], [])
-        given.append([await claim(store)])
+        await store.complete(claimed[1][0], [])
+        claimed.append([await claim(store)])
 
-        numbers = [[lease.shard.number for lease in leases] for leases in given]
+        numbers = [[lease.shard.number for lease in leases] for leases in claimed]
         assert numbers == [[1, 3], [2], [0]]
 
     async def test_a_phase_waits_for_shards_that_have_to_be_tried_again(
@@ -99,7 +99,7 @@ class LeaseClauses(JobStoreContract):
         assert await nothing_to_claim(store)
 
     async def test_a_waiting_phase_keeps_no_other_job_waiting(self, store: JobStore) -> None:
-        """J11: phases are each job's own."""
+        """J11: phases order the shards of one job only."""
         await add(store, "first", shards=corpus.shards(2, phases=(0, 1)))
         await add(store, "second", shards=corpus.shards(1, phases=(1,)))
         await claim(store)
@@ -158,7 +158,7 @@ class LeaseClauses(JobStoreContract):
         await store.renew(lease, lease_for=HOUR, resources_done=1)
 
     async def test_a_lease_is_held_until_it_is_lost(self, store: JobStore) -> None:
-        """J14: as `renew` would find; a lapsed lease that nobody has claimed still counts."""
+        """J14: as `renew` would find; a lapsed lease is held until its shard is claimed."""
         await add(store, shards=3)
         done, released, failed = [await claim(store) for _ in range(3)]
         assert [await store.is_held(each) for each in (done, released, failed)] == [True] * 3
@@ -225,7 +225,7 @@ class LeaseClauses(JobStoreContract):
         assert tokens == sorted(set(tokens))
 
     async def test_a_superseded_lease_cannot_be_renewed(self, store: JobStore) -> None:
-        """J4: the old holder notices at its next heartbeat, and delays nobody."""
+        """J4: the old holder notices at its next heartbeat, and does not delay the new one."""
         old = await self._superseded(store)
 
         with pytest.raises(LeaseLost):
@@ -282,7 +282,7 @@ class LeaseClauses(JobStoreContract):
         assert await store.parts(corpus.TENANT, "job") == [corpus.part(new)]
 
     async def test_a_shard_handed_back_cannot_be_published(self, store: JobStore) -> None:
-        """J2, J4: whoever lets go holds nothing, though nobody claimed the shard since."""
+        """J2, J4: a lease ends when its shard is handed back, even if nobody claims the shard."""
         await add(store, shards=2)
         released, failed = await claim(store), await claim(store)
         await store.release(released)
@@ -331,7 +331,7 @@ class LeaseClauses(JobStoreContract):
         assert (await claim(store)).attempt == 2
 
     async def test_a_shard_that_used_up_its_attempts_ends_the_job(self, store: JobStore) -> None:
-        """J9: the reason of the last failure is what the client reads."""
+        """J9: the client gets the reason of the last failure."""
         await add(store, shards=2)
         await fail(store, await claim(store), "the first reason", max_attempts=2)
 
@@ -405,7 +405,7 @@ class LeaseClauses(JobStoreContract):
         assert status is JobStatus.IN_PROGRESS
 
     async def test_a_busy_tenant_does_not_starve_another(self, store: JobStore) -> None:
-        """J8: after a hundred jobs of one tenant, a small job of another is second in line."""
+        """J8: after a hundred jobs of one tenant, a small job of another is claimed second."""
         for number in range(100):
             await add(store, f"busy-{number}", shards=2)
         await add(store, "small", tenant=corpus.OTHER_TENANT)
@@ -426,7 +426,7 @@ class LeaseClauses(JobStoreContract):
     async def test_a_tenant_that_waited_comes_before_one_served_since(
         self, store: JobStore
     ) -> None:
-        """J8: the turn is remembered while a tenant has nothing to do."""
+        """J8: when a tenant was served is remembered while it has no jobs."""
         await add(store, "first", tenant="a")
         await add(store, "second", tenant="b", shards=3)
         served = [(await claim(store)).job.tenant for _ in range(3)]
@@ -449,7 +449,7 @@ class LeaseClauses(JobStoreContract):
         assert order == [("z-older", 0), ("z-older", 1), ("a-newer", 0)]
 
     async def test_waiting_for_work_ends(self, store: JobStore) -> None:
-        """A worker that sleeps looks again in time, with or without news."""
+        """A sleeping worker wakes up in time, whether or not there is work."""
         async with asyncio.timeout(10):
             await store.wait_for_work(timedelta(milliseconds=20))
 

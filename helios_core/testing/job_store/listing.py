@@ -98,7 +98,7 @@ class ListingClauses(JobStoreContract):
         assert await found(JobQuery(older_than=MINUTE, owner="")) == ["ab-2"]
 
     async def test_the_pages_of_the_list_repeat_and_miss_nothing(self, store: JobStore) -> None:
-        """J16: also where jobs come and go meanwhile, or begin at the same instant."""
+        """J16: even if jobs come and go meanwhile, or were created at the same instant."""
         for number in range(7):
             await add(store, f"job-{number}")
             await add(store, f"job-{number}", tenant=corpus.OTHER_TENANT)
@@ -120,7 +120,7 @@ class ListingClauses(JobStoreContract):
     async def test_an_unreadable_job_keeps_no_other_from_being_claimed(
         self, store: JobStore
     ) -> None:
-        """J15: it is not given out, and nobody has to wait for it."""
+        """J15: it is not claimed, and no other job waits for it."""
         await add(store, "spoilt")
         await add(store, "sound", shards=2)
         await self.spoil(store, "spoilt")
@@ -134,7 +134,7 @@ class ListingClauses(JobStoreContract):
             await store.get(corpus.TENANT, "spoilt")
 
     async def test_an_unreadable_job_is_listed_as_such(self, store: JobStore) -> None:
-        """J15, J16: with all that is known of it, in its place among the others."""
+        """J15, J16: with all that is known of it, in the order of the list."""
         await finish(store, "spoilt")
         await self.let_pass(store, MINUTE)
         await add(store, "sound")
@@ -162,7 +162,7 @@ class ListingClauses(JobStoreContract):
         assert await self.raw_statuses(store) == {"sound": "accepted"}
 
     async def test_a_job_whose_token_cannot_grow_is_set_aside(self, store: JobStore) -> None:
-        """J3, J15: no claim can raise it; the list says so in every process, claims or not."""
+        """J3, J15: since no claim can raise it; and every process that lists it notices."""
         await add(store, "spoilt", shards=2)
         await add(store, "sound")
         await self.spoil(store, "spoilt", "token")
@@ -194,7 +194,7 @@ class ListingClauses(JobStoreContract):
         assert await self.raw_statuses(store) == {"sound": "accepted"}
 
     async def test_an_unreadable_job_expires_as_others_do(self, store: JobStore) -> None:
-        """J15: when it ended is known, and its files would stay for ever."""
+        """J15: otherwise its files would stay for ever."""
         await finish(store, "spoilt")
         await finish(store, "sound")
         await self.spoil(store, "spoilt")

@@ -1,4 +1,4 @@
-"""Clause J20: what is lost of a job."""
+"""Clause J20: lost records of a job are noticed."""
 
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ class LossClauses(JobStoreContract):
     async def test_a_job_that_lost_a_shard_never_becomes_complete(
         self, store: JobStore, lost: int
     ) -> None:
-        """J20: whichever of its shards it is, one that was complete or one that nobody had yet."""
+        """J20: whichever shard it is, completed or not claimed yet."""
         await add(store, shards=3)
         first = await claim(store)
         await store.complete(first, [corpus.part(first)])
@@ -38,7 +38,7 @@ class LossClauses(JobStoreContract):
         assert ended.completed_at is not None
 
     async def test_a_job_without_any_shard_left_is_given_up(self, store: JobStore) -> None:
-        """J20: no claim would ever end it; jobs that have theirs go on."""
+        """J20: because no claim would ever end it; intact jobs go on."""
         await add(store, "lost")
         await add(store, "kept")
         await self.lose(store, "lost", "shard", 0)
@@ -51,7 +51,7 @@ class LossClauses(JobStoreContract):
         assert await nothing_to_claim(store)
 
     async def test_a_complete_job_that_lost_a_shard_shows_no_parts(self, store: JobStore) -> None:
-        """J20: with its parts, which the shard would count, or without."""
+        """J20: because its counts of parts are lost with it."""
         await _complete(store)
         await self.lose(store, "job", "shard", 1)
 
@@ -62,7 +62,7 @@ class LossClauses(JobStoreContract):
     async def test_a_job_that_lost_a_part_shows_none(
         self, store: JobStore, kind: PartKind
     ) -> None:
-        """J20: of any kind, those that count no resources, too."""
+        """J20: of any kind, including those that hold no resources."""
         await _complete(store, kind=kind)
         assert len(await store.parts(corpus.TENANT, "job")) == 2
         await self.lose(store, "job", "part", 1)
@@ -71,7 +71,7 @@ class LossClauses(JobStoreContract):
             await store.parts(corpus.TENANT, "job")
 
     async def test_a_job_that_lost_notes_shows_none(self, store: JobStore) -> None:
-        """J20: a later phase would export less without a word."""
+        """J20: otherwise a later phase would silently export less."""
         await _complete(store)
         assert [each async for each in store.notes(corpus.TENANT, "job")] == [b"0", b"1"]
         await self.lose(store, "job", "notes", 1)

@@ -1,4 +1,4 @@
-"""Random lives of jobs, compared with a model: J1 to J6, J8, J9, J11 and J19 in every mixture."""
+"""Random lives of jobs, compared with a model: J1 to J6, J8, J9, J11 and J19 in any mixture."""
 
 from collections import defaultdict
 from contextlib import AbstractAsyncContextManager
@@ -28,7 +28,7 @@ MAX_ATTEMPTS = 2
 MINUTE = timedelta(minutes=1)
 LEASES = (10.5 * MINUTE, 60.5 * MINUTE)
 PASSING = (3 * MINUTE, 20 * MINUTE, 100 * MINUTE)
-"""Whole minutes, where leases end at half ones: what real time adds never decides."""
+"""Whole minutes, while leases end at half ones, so that real time does not matter."""
 WAITS = (timedelta(0), 5.5 * MINUTE)
 
 
@@ -48,7 +48,7 @@ class _Shard:
     def resources_done(self) -> int:
         return self.reported if self.parts is None else sum(part.count for part in self.parts)
 
-    def let_go(self, free_at: timedelta = timedelta(0)) -> None:
+    def hand_back(self, free_at: timedelta = timedelta(0)) -> None:
         self.holder, self.reported, self.free_at = None, 0, free_at
 
 
@@ -56,24 +56,24 @@ class _Shard:
 class _Job:
     id: str
     tenant: str
-    place: int
+    position: int
     status: JobStatus = JobStatus.ACCEPTED
     shards: list[_Shard] = field(default_factory=list)
 
     def end(self, status: JobStatus) -> None:
         self.status = status
         for shard in self.shards:
-            shard.let_go()
+            shard.hand_back()
 
     def exhausted(self, now: timedelta) -> bool:
-        """Whether a claim that reaches the job has to give it up."""
+        """Return whether a claim that comes to the job has to give it up."""
         return self.status.active and any(
             shard.parts is None and shard.free_at <= now and shard.attempts >= MAX_ATTEMPTS
             for shard in self.shards
         )
 
     def lapsed(self, now: timedelta) -> bool:
-        """Whether the store may count the reported progress or not."""
+        """Return whether a lease has lapsed, so that its reported progress may count or not."""
         return any(shard.holder and shard.free_at <= now for shard in self.shards)
 
     def free(self, now: timedelta) -> list[_Shard]:
@@ -119,7 +119,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
     def add(self, tenant: str, phases: list[int], max_active: int) -> object:
         """J1: a job appears with its shards, unless the cap is reached."""
         self.added += 1
-        job = _Job(id=f"job-{self.added}", tenant=tenant, place=self.added)
+        job = _Job(id=f"job-{self.added}", tenant=tenant, position=self.added)
         planned = corpus.shards(len(phases), phases=phases)
         adding = self.backend.add(
             corpus.job(job.id, tenant=tenant), planned, max_active=max_active
@@ -142,7 +142,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
         after=st.sampled_from([timedelta(0), *PASSING]),
     )
     def claim(self, lease_for: timedelta, after: timedelta) -> object:
-        """J2, J3, J7, J8, J9, J11: the fairest free shard is given out, if there is one."""
+        """J2, J3, J7, J8, J9, J11: the free shard that is next in turn is claimed, if any."""
         self.run(self.suite.let_pass(self.backend, after))
         self.now += after
         lease = self.run(
@@ -151,17 +151,17 @@ class JobStoreMachine(BackendMachine[JobStore]):
         self._give_up(all_of_them=lease is None)
         free = {job.id: job.free(self.now) for job in self.model.values()}
         if lease is None:
-            assert not any(free.values()), "a shard is free, but nothing was given out"
+            assert not any(free.values()), "a shard is free, but `claim` returned None"
             return multiple()
         waiting = [self.model[job_id] for job_id, shards in free.items() if shards]
         job = self.model[lease.job.id]
-        assert job in waiting, "the shard given out is not free"
+        assert job in waiting, "the claimed shard is not free"
         assert self.served[job.tenant] == min(self.served[each.tenant] for each in waiting)
-        assert job.place == min(e.place for e in waiting if e.tenant == job.tenant)
+        assert job.position == min(e.position for e in waiting if e.tenant == job.tenant)
         shard = free[job.id][0]
         assert lease.shard == shard.shard
         assert (lease.token > shard.token, lease.attempt) == (True, shard.attempts + 1)
-        self._give(job, shard, lease, lease_for)
+        self._hold(job, shard, lease, lease_for)
         return lease
 
     @rule(lease=leases, lease_for=st.sampled_from(LEASES), done=st.integers(0, 10))
@@ -180,7 +180,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
 
     @rule(lease=leases, count=st.integers(0, 3))
     def complete(self, lease: Lease, count: int) -> None:
-        """J4, J5, J12: all or nothing, numbered after the parts that are there."""
+        """J4, J5, J12: all or nothing; parts are numbered after those already published."""
         parts = [corpus.part(lease, number=number + 1) for number in range(count)]
         completing = self.backend.complete(lease, parts)
         if (held := self._holding(lease)) is None:
@@ -194,11 +194,11 @@ class JobStoreMachine(BackendMachine[JobStore]):
             corpus.part(lease, number=number + 1, published=first + number)
             for number in range(count)
         ]
-        shard.let_go()
+        shard.hand_back()
         if all(each.parts is not None for each in job.shards):
             job.end(JobStatus.COMPLETE)
         assert status is job.status
-        self._look(job)
+        self._compare(job)
 
     @rule(lease=leases, retry_after=st.sampled_from(WAITS))
     def fail(self, lease: Lease, retry_after: timedelta) -> None:
@@ -215,7 +215,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
         if shard.attempts >= MAX_ATTEMPTS:
             job.end(JobStatus.ERROR)
         else:
-            shard.let_go(self.now + retry_after)
+            shard.hand_back(self.now + retry_after)
         assert status is job.status
 
     @rule(
@@ -238,7 +238,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
         if self.now - since < patience:
             shard.waiting_since = since
             shard.attempts -= 1
-            shard.let_go(self.now + retry_after)
+            shard.hand_back(self.now + retry_after)
 
     @rule(lease=leases)
     def release(self, lease: Lease) -> None:
@@ -250,7 +250,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
             return
         self.run(releasing)
         held[1].attempts -= 1
-        held[1].let_go()
+        held[1].hand_back()
 
     @rule(job=jobs)
     def cancel(self, job: _Job) -> None:
@@ -272,14 +272,14 @@ class JobStoreMachine(BackendMachine[JobStore]):
 
     @rule(job=jobs)
     def poll(self, job: _Job) -> None:
-        """J5, J6, J10: whoever polls sees what the model has."""
+        """J5, J6, J10: a poll agrees with the model."""
         if job.status is JobStatus.CANCELLED:
             with pytest.raises(JobNotFound):
                 self.run(self.backend.get(job.tenant, job.id))
         else:
-            self._look(job)
+            self._compare(job)
 
-    def _look(self, job: _Job) -> None:
+    def _compare(self, job: _Job) -> None:
         parts = [part for shard in job.shards for part in shard.parts or ()]
         assert self.run(self.backend.get(job.tenant, job.id)).status is job.status
         assert self.run(self.backend.parts(job.tenant, job.id)) == parts
@@ -301,7 +301,7 @@ class JobStoreMachine(BackendMachine[JobStore]):
         """
         End the jobs that the store has given up during a claim.
 
-        A store may stop at the first shard it can give out. If it found none, it has looked at
+        A store may stop at the first shard that can be claimed. If there was none, it has checked
         all of them.
         """
         raw = self._raw()
@@ -309,15 +309,15 @@ class JobStoreMachine(BackendMachine[JobStore]):
             if job.exhausted(self.now) and (all_of_them or raw[job.id] == JobStatus.ERROR):
                 job.end(JobStatus.ERROR)
 
-    def _give(self, job: _Job, shard: _Shard, lease: Lease, lease_for: timedelta) -> None:
+    def _hold(self, job: _Job, shard: _Shard, lease: Lease, lease_for: timedelta) -> None:
         self.claimed += 1
         self.served[job.tenant] = self.claimed
         job.status = JobStatus.IN_PROGRESS
-        shard.let_go(self.now + lease_for)
+        shard.hand_back(self.now + lease_for)
         shard.holder, shard.token, shard.attempts = lease, lease.token, lease.attempt
 
     def _holding(self, lease: Lease) -> tuple[_Job, _Shard] | None:
-        """Return the shard of a lease, if that is still the newest one."""
+        """Return the job and shard of a lease if that is still held, else None."""
         job = self.model.get(lease.job.id)
         if job is None or not job.status.active:
             return None

@@ -1,4 +1,4 @@
-"""Clause J13: what shards note for those of later phases."""
+"""Clause J13: the notes of shards for later phases."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ class NoteClauses(JobStoreContract):
     """Keeping, returning and removing notes."""
 
     async def test_notes_come_by_shard_number_and_unchanged(self, store: JobStore) -> None:
-        """J13: of those shards that noted something, in whatever order they were completed."""
+        """J13: of all shards that have notes, in whatever order they were completed."""
         await add(store, shards=3)
         zero, one, two = [await claim(store) for _ in range(3)]
         assert await _notes(store) == []
@@ -29,7 +29,7 @@ class NoteClauses(JobStoreContract):
         assert await _notes(store) == [b"Practitioner/a\n", LARGE]
 
     async def test_a_superseded_lease_cannot_keep_notes(self, store: JobStore) -> None:
-        """J4, J13: what is noted is what the shard's one publication said."""
+        """J4, J13: the notes are those that were published with the shard's parts."""
         await add(store)
         old = await claim(store)
         await self.let_pass(store, HOUR)
@@ -57,7 +57,7 @@ class NoteClauses(JobStoreContract):
         assert await _notes(store) == [b"noted"]
 
     async def test_notes_go_with_their_job(self, store: JobStore) -> None:
-        """J13: a cancelled job shows none, and a new job of a deleted one's name inherits none."""
+        """J13: a cancelled job has none, and a new job with the id of a deleted one has none."""
         await _noting(store)
         await store.cancel(corpus.TENANT, "job")
         with pytest.raises(JobNotFound):
@@ -71,7 +71,7 @@ class NoteClauses(JobStoreContract):
         assert await _notes(store) == []
 
     async def test_notes_stay_with_their_tenant_and_job(self, store: JobStore) -> None:
-        """J10, J13: jobs of one name, or of one tenant, do not see each other's."""
+        """J10, J13: jobs with the same id or tenant do not see each other's notes."""
         await _noting(store, notes=b"one")
         await _noting(store, tenant=corpus.OTHER_TENANT, notes=b"two")
         await _noting(store, "another", notes=b"three")
@@ -83,7 +83,7 @@ class NoteClauses(JobStoreContract):
             await _notes(store, "another", tenant=corpus.OTHER_TENANT)
 
     async def test_notes_are_there_after_a_restart(self, tmp_path: Path) -> None:
-        """J13: the next phase may be another process's."""
+        """J13: another process may run the next phase."""
         self.needs_persistence()
         async with self.opened(tmp_path) as store:
             await _noting(store, notes=LARGE)

@@ -16,23 +16,23 @@ from helios_core.testing.job_store.contract import (
     nothing_to_claim,
 )
 
-AWAY = "the bucket cannot be reached"
+REASON = "the bucket cannot be reached"
 
 
 async def postpone(
     store: JobStore,
     lease: Lease,
-    reason: str = AWAY,
+    reason: str = REASON,
     *,
     retry_after: timedelta = timedelta(0),
     patience: timedelta = HOUR,
 ) -> bool:
-    """Postpone a shard whose backend is away."""
+    """Postpone a shard because a backend is unavailable."""
     return await store.postpone(lease, reason, retry_after=retry_after, patience=patience)
 
 
 class OutageClauses(JobStoreContract):
-    """Attempts that do not count, and how long."""
+    """Attempts that do not count, and for how long."""
 
     async def test_a_postponed_shard_waits_and_the_attempt_does_not_count(
         self, store: JobStore
@@ -50,7 +50,7 @@ class OutageClauses(JobStoreContract):
         assert (await claim(store, max_attempts=1)).attempt == 1
 
     async def test_a_shard_is_postponed_until_it_waited_too_long(self, store: JobStore) -> None:
-        """J19: counted from the first call; then the lease is held and the attempt may fail."""
+        """J19: counted from the first call; then the lease stays held, and it may fail."""
         await add(store)
         assert await postpone(store, await claim(store))
         await self.let_pass(store, 40 * MINUTE)
@@ -64,7 +64,7 @@ class OutageClauses(JobStoreContract):
         assert await fail(store, lease, max_attempts=1) is JobStatus.ERROR
 
     async def test_without_patience_a_failure_counts_at_once(self, store: JobStore) -> None:
-        """J19: and what failed without progress waits no second time as long."""
+        """J19: and a shard that fails without progress does not wait again."""
         await add(store)
         lease = await claim(store)
         for _ in range(20):  # however little time passes within a call
@@ -78,7 +78,7 @@ class OutageClauses(JobStoreContract):
         assert not await postpone(store, await claim(store))
 
     async def test_a_shard_that_gets_further_may_wait_again(self, store: JobStore) -> None:
-        """J19: it has got further when more is done than in any attempt before."""
+        """J19: if it has done more than in any attempt before."""
         await add(store)
         lease = await claim(store)
         await store.renew(lease, lease_for=HOUR, resources_done=3)
@@ -88,7 +88,7 @@ class OutageClauses(JobStoreContract):
 
         await store.renew(lease, lease_for=HOUR, resources_done=3)
         assert not await postpone(store, lease)
-        assert (await store.progress(corpus.TENANT, "job")).waiting_for == AWAY
+        assert (await store.progress(corpus.TENANT, "job")).waiting_for == REASON
         await store.renew(lease, lease_for=HOUR, resources_done=4)
 
         assert (await store.progress(corpus.TENANT, "job")).waiting_for is None
@@ -98,7 +98,7 @@ class OutageClauses(JobStoreContract):
     async def test_a_clock_that_is_set_back_makes_no_shard_wait_for_ever(
         self, store: JobStore
     ) -> None:
-        """J7, J19: it waits for twice as long at most, and is free after its pause."""
+        """J7, J19: it waits at most twice as long, and is free after its pause."""
         await add(store)
         assert await postpone(store, await claim(store), retry_after=MINUTE)
         await self.let_pass(store, -24 * HOUR)
@@ -110,7 +110,7 @@ class OutageClauses(JobStoreContract):
     async def test_what_a_shard_waits_for_is_shown_until_it_is_there(
         self, store: JobStore
     ) -> None:
-        """J19: in the progress, the list and the workforce; also during the next attempt."""
+        """J19: in the progress, the list and the workforce, even during the next attempt."""
         await add(store, shards=2)
         await add(store, "other", tenant=corpus.OTHER_TENANT)
 
@@ -128,11 +128,11 @@ class OutageClauses(JobStoreContract):
         lease = await claim(store)
         assert await shown() == {None}
         await postpone(store, lease, retry_after=MINUTE)
-        assert await shown() == {AWAY}
+        assert await shown() == {REASON}
         others = [await claim(store, lease_for=HOUR) for _ in range(2)]
         await self.let_pass(store, 2 * MINUTE)
         lease = await claim(store, lease_for=HOUR)
-        assert await shown() == {AWAY}
+        assert await shown() == {REASON}
         await store.complete(lease, [])
         assert await shown() == {None}
         other = next(each for each in others if each.job.id == "job")
@@ -141,7 +141,7 @@ class OutageClauses(JobStoreContract):
         assert await shown() == {None}
 
     async def test_a_lease_that_was_lost_postpones_nothing(self, store: JobStore) -> None:
-        """J4, J6, J19: whoever holds the shard now decides."""
+        """J4, J6, J19: only the current holder can postpone."""
         await add(store)
         old = await claim(store)
         await self.let_pass(store, 2 * MINUTE)

@@ -1,4 +1,4 @@
-"""Clauses J17 and J18: workers that are alive, and jobs that nobody works on."""
+"""Clauses J17 and J18: live workers, and jobs that nobody works on."""
 
 import pytest
 
@@ -43,7 +43,7 @@ class WorkforceClauses(JobStoreContract):
         assert (await store.workforce()).alive == 1
 
     async def test_a_worker_that_retires_is_alive_no_longer(self, store: JobStore) -> None:
-        """J17: at once, and nobody else with it."""
+        """J17: at once, and no other worker with it."""
         await store.beat("one", lasts=HOUR)
         await store.beat("two", lasts=HOUR)
 
@@ -53,7 +53,7 @@ class WorkforceClauses(JobStoreContract):
         assert (await store.workforce()).alive == 1
 
     async def test_a_clock_set_back_keeps_no_worker_alive(self, store: JobStore) -> None:
-        """J7, J17: with more time left than it named, a worker has gone silent."""
+        """J7, J17: a worker that seems to have more time left than it named does not count."""
         await store.beat("one", lasts=MINUTE)
 
         await self.let_pass(store, -HOUR)
@@ -97,7 +97,7 @@ class WorkforceClauses(JobStoreContract):
         assert await nothing_to_claim(store)
 
     async def test_whatever_a_worker_does_touches_a_job(self, store: JobStore) -> None:
-        """J18: a claim, a renewal, a failure, a release and a shard that is complete."""
+        """J18: a claim, a renewal, a failure, a release and the completion of a shard."""
         for step in ("claim", "renew", "fail", "release", "complete"):
             await add(store, step, shards=2)
             await self.let_pass(store, 2 * HOUR)
@@ -147,7 +147,7 @@ class WorkforceClauses(JobStoreContract):
         assert await self.raw_statuses(store) == before
 
     async def test_an_unreadable_job_that_nobody_touches_ends(self, store: JobStore) -> None:
-        """J15, J18: no version that can read it has come; it frees its slot."""
+        """J15, J18: no process that can read it has claimed it; its slot is freed."""
         await add(store, "spoilt")
         await self.spoil(store, "spoilt")
         await self.let_pass(store, 2 * HOUR)

@@ -1,4 +1,4 @@
-"""The contract of a search index as tests: clauses I1 to I9 of `SearchIndex`."""
+"""The contract suite of search indexes: clauses I1 to I9 of `SearchIndex`."""
 
 from helios_core.testing.search_index.entries import EntryClauses
 from helios_core.testing.search_index.finding import FindingClauses
@@ -10,8 +10,8 @@ __all__ = ["SearchIndexSuite"]
 
 class SearchIndexSuite(EntryClauses, FindingClauses, PageClauses, StateClauses):
     """
-    Proves that a search index keeps its contract.
+    Tests that every search index passes.
 
-    A subclass implements the fixture `index`, an opened index in which nothing is, and what
-    `SearchIndexContract` lists.
+    A subclass implements the fixture `index`, which yields an opened index without entries, and
+    what `SearchIndexContract` lists.
     """

@@ -1,4 +1,4 @@
-"""What all clauses of the suite of search indexes share."""
+"""What a subclass of the search index suite implements, and helpers of its tests."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ NOW = 1_790_000_000_123_456
 """About when the resources of the tests were written, in microseconds since 1970."""
 
 
-def entry(  # noqa: PLR0913 - the fields of an entry, most of them by name
+def entry(  # noqa: PLR0913 - the fields of an entry, most of them by keyword
     resource_id: str,
     version_id: int = 1,
     *,
@@ -45,7 +45,7 @@ def entry(  # noqa: PLR0913 - the fields of an entry, most of them by name
     values: Sequence[Extremes | None] = (),
     resource_type: str = "Observation",
 ) -> IndexEntry:
-    """Return an entry, by default of an instant that grows with the version."""
+    """Return an entry, whose default instant grows with the version."""
     return IndexEntry(
         resource_type=resource_type,
         id=resource_id,
@@ -56,7 +56,7 @@ def entry(  # noqa: PLR0913 - the fields of an entry, most of them by name
     )
 
 
-async def listed(  # noqa: PLR0913 - what a test may ask for, all of it by name
+async def listed(  # noqa: PLR0913 - most of them by keyword
     index: SearchIndex,
     query: IndexQuery,
     *,
@@ -65,7 +65,7 @@ async def listed(  # noqa: PLR0913 - what a test may ask for, all of it by name
     count: int = 10_000,
     resource_type: str = "Observation",
 ) -> list[IndexedVersion]:
-    """Return all that a query finds, page by page."""
+    """Return all entries that a query finds, read page by page."""
     found, after = list[IndexedVersion](), None
     key = dataset.type(resource_type)
     while True:
@@ -79,31 +79,31 @@ async def listed(  # noqa: PLR0913 - what a test may ask for, all of it by name
 
 async def ids(index: SearchIndex, prefilter: Prefilter | None = None) -> list[str]:
     """Return the ids of all live entries that satisfy a prefilter."""
-    return [each.id for each in await listed(index, IndexQuery(prefilter=prefilter))]
+    return [version.id for version in await listed(index, IndexQuery(prefilter=prefilter))]
 
 
 class SearchIndexContract(ContractSuite):
     """What a subclass of the suite implements, and the fixtures."""
 
     outlives_processes: ClassVar[bool] = True
-    """Whether `another` reaches the same entries, and the index can be down."""
+    """Whether entries are kept outside of the process: `another` and `down` are implemented."""
 
     def another(self, index: SearchIndex) -> AbstractAsyncContextManager[SearchIndex]:
-        """Open the same place once more, as another process would."""
+        """Open the same index once more, as another process would."""
         raise NotImplementedError
 
     def down(self, index: SearchIndex) -> AbstractAsyncContextManager[None]:
-        """Make what keeps the entries unreachable until the block ends."""
+        """Make the storage of the entries unreachable until the block ends."""
         raise NotImplementedError
 
     @pytest.fixture
     def subject(self, index: SearchIndex) -> SearchIndex:
-        """Return what the tests shared by all suites look at."""
+        """Return the implementation that the tests shared by all suites test."""
         return index
 
     @pytest.fixture
     async def begun(self, index: SearchIndex) -> SearchIndex:
-        """Return the index with an epoch in which nothing is."""
+        """Return the index with a new epoch without entries."""
         state = await index.reset(DATASET, EPOCH, expected=None)
         assert state == IndexState(epoch=EPOCH)
         return index
@@ -115,5 +115,5 @@ class SearchIndexContract(ContractSuite):
 
 
 def seeded(seed: int) -> random.Random:
-    """Return what makes the same choices in every run."""
+    """Return a random generator that makes the same choices in every run."""
     return random.Random(seed)  # noqa: S311 - tests are repeatable

@@ -19,10 +19,10 @@ from helios_core.testing.search_index.contract import (
 
 
 class EntryClauses(SearchIndexContract):
-    """Entries are applied in any order, by anybody."""
+    """Applying entries in any order, from any process."""
 
     async def test_the_highest_version_stays_in_any_order(self, begun: SearchIndex) -> None:
-        """I1: each of the orders in which three versions can come, with a call for each."""
+        """I1: in every order of three versions, with one call for each version."""
         for number, order in enumerate(itertools.permutations((1, 2, 3))):
             for version in order:
                 await begun.apply(DATASET, EPOCH, [entry(f"o{number}", version, terms=[version])])
@@ -34,7 +34,7 @@ class EntryClauses(SearchIndexContract):
         assert len(await ids(begun, AnyTerm(frozenset({3})))) == 6
 
     async def test_the_highest_version_of_one_call_stays(self, begun: SearchIndex) -> None:
-        """I1: wherever it stands in it, and however often."""
+        """I1: whatever its position in the call, and however often it occurs."""
         for number, order in enumerate(itertools.permutations((1, 2, 2, 3, 3))):
             entries = [entry(f"o{number}", version, terms=[version]) for version in order]
             await begun.apply(DATASET, EPOCH, entries)
@@ -66,7 +66,7 @@ class EntryClauses(SearchIndexContract):
         assert len(await ids(begun, AnyTerm(frozenset({30})))) == 5
 
     async def test_what_is_applied_again_changes_nothing(self, begun: SearchIndex) -> None:
-        """I1: as a process does that goes on where another was killed."""
+        """I1: a process may repeat entries of another one that was killed."""
         entries = [entry("a", 2, terms=[1]), entry("b", 1, deleted=True)]
         for _ in range(3):
             await begun.apply(DATASET, EPOCH, entries)
@@ -77,7 +77,7 @@ class EntryClauses(SearchIndexContract):
     async def test_an_older_version_does_not_revive_what_was_deleted(
         self, begun: SearchIndex
     ) -> None:
-        """I1: the deletion stays, and what is stored again later is found again."""
+        """I1: the deletion stays, and a later version is found again."""
         await begun.apply(DATASET, EPOCH, [entry("a", 1, terms=[1])])
         await begun.apply(DATASET, EPOCH, [entry("a", 2, deleted=True)])
         await begun.apply(DATASET, EPOCH, [entry("b", 2, deleted=True)])
@@ -91,7 +91,7 @@ class EntryClauses(SearchIndexContract):
     async def test_what_was_applied_is_seen_at_once_by_every_process(
         self, begun: SearchIndex
     ) -> None:
-        """I2: not after some time, and not by the one that applied it only."""
+        """I2: immediately, and not only by the process that applied it."""
         self.needs_persistence()
         async with self.another(begun) as other:
             for number in range(5):

@@ -1,4 +1,4 @@
-"""I3: what is found."""
+"""Clause I3: which entries are found."""
 
 import itertools
 import random
@@ -43,11 +43,11 @@ from helios_core.testing.search_index.contract import (
 
 LOWEST, HIGHEST = -1 << 63, (1 << 63) - 1
 MANY_TERMS = 70_000
-"""More than some servers take in one search."""
+"""More than some servers accept in one search."""
 
 
 def entries_of(resources: Sequence[Resource]) -> list[IndexEntry]:
-    """Return entries of resources, each written a second after the last."""
+    """Return entries of resources, each a second later than the one before."""
     return [
         IndexEntry(
             resource_type=each.resource_type,
@@ -65,13 +65,13 @@ def entries_of(resources: Sequence[Resource]) -> list[IndexEntry]:
 
 
 class FindingClauses(SearchIndexContract):
-    """Exactly what is requested is found."""
+    """Finding exactly the requested entries."""
 
     @pytest.mark.parametrize("alternatives", SEARCHES, ids=str)
     async def test_exactly_what_satisfies_a_prefilter_is_found(
         self, begun: SearchIndex, alternatives: Sequence[Pairs]
     ) -> None:
-        """I3: as `satisfies` finds it."""
+        """I3: the same entries as `satisfies` accepts."""
         entries = entries_of(measurements())
         await begun.apply(DATASET, EPOCH, entries)
         prefilter = compile_searches(alternatives).prefilter()
@@ -90,7 +90,7 @@ class FindingClauses(SearchIndexContract):
             assert await ids(begun, prefilter) == _satisfying(entries, prefilter), alternatives
 
     async def test_bounds_are_those_of_one_span_and_inclusive(self, begun: SearchIndex) -> None:
-        """I3: not the first of one span and the last of another, and up to 64 bits."""
+        """I3: not the first bound of one span and the last of another; and they have 64 bits."""
         entries = [
             entry("apart", spans=[(5, 10, 20), (5, 30, 40)]),
             entry("group", spans=[(6, 10, 40)]),
@@ -116,7 +116,7 @@ class FindingClauses(SearchIndexContract):
             assert await ids(begun, prefilter) == _satisfying(entries, prefilter), prefilter
 
     async def test_any_composition_of_prefilters_is_understood(self, begun: SearchIndex) -> None:
-        """I3: of every kind, nested, of nothing, and of the extremes of 64 bits."""
+        """I3: of every kind, nested, empty, and with the extremes of 64 bits."""
         chance = seeded(5)
         entries = [
             entry(
@@ -138,7 +138,7 @@ class FindingClauses(SearchIndexContract):
             assert await ids(begun, prefilter) == _satisfying(entries, prefilter), prefilter
 
     async def test_a_prefilter_may_have_very_many_terms_and_ids(self, begun: SearchIndex) -> None:
-        """I3: more than a server takes in one condition; also where several of them meet."""
+        """I3: more than a server accepts in one condition, also when combined."""
         await begun.apply(
             DATASET, EPOCH, [entry("a", terms=[MANY_TERMS - 1]), entry("b", terms=[-1])]
         )
@@ -164,7 +164,7 @@ class FindingClauses(SearchIndexContract):
         assert await ids(begun) == ["large", "small"]
 
     async def test_what_changed_later_is_found_whatever_it_is(self, begun: SearchIndex) -> None:
-        """I3: deletions and what does not satisfy the prefilter, but nothing of that instant."""
+        """I3: including deletions and entries that do not satisfy the prefilter; exclusive."""
         await begun.apply(
             DATASET,
             EPOCH,
@@ -207,7 +207,7 @@ def _satisfying(entries: Sequence[IndexEntry], prefilter: Prefilter | None) -> l
 
 
 def _composition(chance: random.Random, depth: int) -> Prefilter:
-    """Return a prefilter made at random."""
+    """Return a random prefilter."""
     if depth and chance.random() < 0.6:
         parts = tuple(_composition(chance, depth - 1) for _ in range(chance.randint(1, 3)))
         return AllOf(parts) if chance.random() < 0.5 else AnyOf(parts)

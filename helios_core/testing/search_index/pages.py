@@ -1,4 +1,4 @@
-"""I4 and I9: in which order entries are found, and on which pages."""
+"""Clauses I4 and I9: the order of entries, and their pages."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ from helios_core.testing.search_index.contract import (
 )
 
 MANY_HITS = 10_500
-"""More than some servers show of one search."""
+"""More than some servers return from one search."""
 LOWEST, HIGHEST = -1 << 62, 1 << 62
 LAST = MAX_VALUE_ORDERS - 1
-"""The number of the last order."""
+"""The number of the last order of values."""
 WITH_VALUES = {
     "lowest": Extremes((LOWEST, LOWEST), (LOWEST, LOWEST)),
     "end-a": Extremes((-5, 9), (-5, 9)),
@@ -34,7 +34,7 @@ WITH_VALUES = {
     "next": Extremes((NOW + 1, NOW + 1), (NOW + 1, NOW + 1)),
     "highest": Extremes((0, HIGHEST), (HIGHEST, HIGHEST)),
 }
-"""By id: what resources are ordered by."""
+"""By id, the values by which resources are ordered."""
 ASCENDING = [
     "lowest",
     "several",
@@ -60,16 +60,16 @@ DESCENDING = [
     "lowest",
 ]
 WITHOUT_VALUE = ["Z", "none", "other"]
-"""What comes last in either direction, by id."""
+"""The ids that come last in either direction, in their order."""
 
 either_direction = pytest.mark.parametrize("descending", [False, True])
 
 
 class PageClauses(SearchIndexContract):
-    """Pages cover all that is found, in every order."""
+    """Reading all entries page by page, in every order."""
 
     async def test_all_of_very_many_matches_are_found(self, begun: SearchIndex) -> None:
-        """I3, I4, I9: more than a server shows of one search; counted too, and in one call."""
+        """I3, I4, I9: more than a server returns from one search; they are counted, too."""
         names = [f"o{number:05}" for number in range(MANY_HITS)]
         await begun.apply(
             DATASET,
@@ -129,7 +129,7 @@ class PageClauses(SearchIndexContract):
     async def test_pages_stay_whole_while_entries_are_applied(
         self, begun: SearchIndex, order: SortOrder
     ) -> None:
-        """I4: what does not change is found once, and in the order of ids what changes too."""
+        """I4: unchanged entries are found once; in the order of ids, changed ones as well."""
         names = [f"o{number:02}" for number in range(40)]
         await begun.apply(
             DATASET, EPOCH, [entry(name, updated=NOW + n) for n, name in enumerate(names)]
@@ -158,7 +158,7 @@ class PageClauses(SearchIndexContract):
     async def test_entries_follow_each_other_by_their_values(
         self, begun: SearchIndex, *, descending: bool, count: int, number: int
     ) -> None:
-        """I9: by both numbers of the least or greatest one, then by id; those without are last."""
+        """I9: by both numbers of the least or greatest value, then by id; others are last."""
         await begun.apply(DATASET, EPOCH, _with_values(number))
         query = IndexQuery(order=ValueOrder(number=number, descending=descending))
 
@@ -175,7 +175,7 @@ class PageClauses(SearchIndexContract):
     async def test_values_order_what_satisfies_a_prefilter(
         self, begun: SearchIndex, *, descending: bool
     ) -> None:
-        """I3, I9: and all that changed later, of which deletions come last."""
+        """I3, I9: and those that changed later, deletions last."""
         values = [Extremes((n, n), (n, n)) for n in range(6)]
         unchanged = [
             entry(f"o{n}", terms=[n % 2], values=[value], updated=NOW)
@@ -192,15 +192,15 @@ class PageClauses(SearchIndexContract):
 
         live = ["o4", "o2", "o0"] if descending else ["o0", "o2", "o4"]
         assert [each.id for each in found] == live
-        place = 1 if descending else 2
-        expected = [*live[:place], "changed", *live[place:], "deleted"]
+        index = 1 if descending else 2
+        expected = [*live[:index], "changed", *live[index:], "deleted"]
         assert [each.id for each in later] == expected
 
     @either_direction
     async def test_a_page_begins_behind_any_value(
         self, begun: SearchIndex, *, descending: bool
     ) -> None:
-        """I9: also one that no entry has, behind no id of it, and among those without a value."""
+        """I9: also after one that no entry has, before all ids of one, and among those without."""
         await begun.apply(DATASET, EPOCH, _with_values(0))
         ordered = [*(DESCENDING if descending else ASCENDING), *WITHOUT_VALUE]
         query = IndexQuery(order=ValueOrder(number=0, descending=descending))
@@ -227,7 +227,7 @@ class PageClauses(SearchIndexContract):
     async def test_a_resource_comes_where_its_newest_values_are(
         self, begun: SearchIndex, *, descending: bool
     ) -> None:
-        """I1, I9: and only there, with or without a value."""
+        """I1, I9: and nowhere else, with or without a value."""
         still = Extremes((2, 2), (2, 2))
         for version in (1, 3, 2):
             moved = Extremes((version, version), (version, version))

@@ -1,4 +1,4 @@
-"""I5 to I8: epochs, what was reached, and datasets."""
+"""Clauses I5 to I8: epochs, reached instants, datasets and outages."""
 
 import asyncio
 from datetime import timedelta
@@ -23,10 +23,10 @@ from helios_core.testing.search_index.contract import (
 
 
 class StateClauses(SearchIndexContract):
-    """States are shared, and datasets are kept apart."""
+    """States are shared by processes, and datasets are kept apart."""
 
     async def test_a_dataset_without_an_epoch_has_no_state(self, index: SearchIndex) -> None:
-        """I5, I6: and nothing in it, whatever is done there."""
+        """I5, I6: and no entries, whatever is applied to it."""
         assert await index.state(DATASET) is None
         assert list(await index.datasets()) == []
         await index.apply(DATASET, EPOCH, [entry("a")])
@@ -49,7 +49,7 @@ class StateClauses(SearchIndexContract):
             )
 
     async def test_what_was_reached_never_goes_back(self, begun: SearchIndex) -> None:
-        """I5: nor does the note that belongs to it; None is before everything."""
+        """I5: nor does the note that belongs to it; None is before all instants."""
         assert await begun.advance(DATASET, EPOCH, reached=None, note="one type")
         assert await begun.advance(DATASET, EPOCH, reached=None, note="two types")
         assert await begun.state(DATASET) == IndexState(epoch=EPOCH, note="two types")
@@ -82,7 +82,7 @@ class StateClauses(SearchIndexContract):
         )
 
     async def test_a_new_epoch_has_nothing_of_the_last_one(self, begun: SearchIndex) -> None:
-        """I6: neither entries nor what was reached; what comes late for the last is not found."""
+        """I6: neither entries nor the reached instant, even if the old one gets more entries."""
         await begun.apply(DATASET, EPOCH, [entry("a", 5, terms=[1]), entry("b", 5, deleted=True)])
         await begun.advance(DATASET, EPOCH, reached=from_stamp(NOW), note="a note")
 
@@ -100,7 +100,7 @@ class StateClauses(SearchIndexContract):
         assert await begun.count(OBSERVATIONS, NEXT_EPOCH, IndexQuery()) == 2
 
     async def test_only_who_expects_the_present_epoch_ends_it(self, begun: SearchIndex) -> None:
-        """I6: everybody else learns which one it is."""
+        """I6: all other callers learn which one it is."""
         await begun.apply(DATASET, EPOCH, [entry("a")])
         await begun.advance(DATASET, EPOCH, reached=from_stamp(NOW))
 
@@ -110,7 +110,7 @@ class StateClauses(SearchIndexContract):
         assert await ids(begun) == ["a"]
 
     async def test_of_many_that_end_an_epoch_at_once_one_does(self, begun: SearchIndex) -> None:
-        """I6: and all of them go on in the same new epoch."""
+        """I6: and all of them get the same new epoch."""
         states = await asyncio.gather(
             *(begun.reset(DATASET, f"1-try-{number}", expected=EPOCH) for number in range(10))
         )
@@ -161,7 +161,7 @@ class StateClauses(SearchIndexContract):
         assert await begun.count(DATASET.type("Patient"), EPOCH, IndexQuery()) == 1
 
     async def test_an_index_that_is_down_says_so(self, begun: SearchIndex) -> None:
-        """I8: whatever is asked; and once it is back, everything is as it was."""
+        """I8: in every call; and once it is back, everything is as before."""
         self.needs_persistence()
         await begun.apply(DATASET, EPOCH, [entry("a", terms=[1])])
         query = IndexQuery(prefilter=AnyTerm(frozenset({1})))

@@ -11,8 +11,8 @@ from tests.testing.on_memory import OnMemoryProvider
 class TakesPatientsForTheSystem(MemoryDataProvider):
     """At patient level everything is shown."""
 
-    def _changes(self, view, resource_type, within=None):
-        return super()._changes(asking(view, level=Level.SYSTEM), resource_type, within)
+    def _changes(self, view, resource_type, shard=None):
+        return super()._changes(asking(view, level=Level.SYSTEM), resource_type, shard)
 
 
 class TestTakesPatientsForTheSystem(OnMemoryProvider):
@@ -26,8 +26,8 @@ class TestTakesPatientsForTheSystem(OnMemoryProvider):
 class TakesTheSystemForPatients(MemoryDataProvider):
     """At system level only compartments are shown."""
 
-    def _changes(self, view, resource_type, within=None):
-        return super()._changes(asking(view, level=Level.PATIENT), resource_type, within)
+    def _changes(self, view, resource_type, shard=None):
+        return super()._changes(asking(view, level=Level.PATIENT), resource_type, shard)
 
 
 class TestTakesTheSystemForPatients(OnMemoryProvider):
@@ -41,10 +41,10 @@ class TestTakesTheSystemForPatients(OnMemoryProvider):
 class TakesNobodyForEverybody(MemoryDataProvider):
     """An empty cohort narrows nothing."""
 
-    def _changes(self, view, resource_type, within=None):
+    def _changes(self, view, resource_type, shard=None):
         if view.cohort is not None and not view.cohort.patients:
             view = msgspec.structs.replace(view, cohort=None)
-        return super()._changes(view, resource_type, within)
+        return super()._changes(view, resource_type, shard)
 
 
 class TestTakesNobodyForEverybody(OnMemoryProvider):
@@ -53,9 +53,9 @@ class TestTakesNobodyForEverybody(OnMemoryProvider):
 
 
 class IgnoresTheCohort(MemoryDataProvider):
-    def _changes(self, view, resource_type, within=None):
+    def _changes(self, view, resource_type, shard=None):
         everybody = msgspec.structs.replace(view, cohort=None)
-        return super()._changes(everybody, resource_type, within)
+        return super()._changes(everybody, resource_type, shard)
 
 
 class TestIgnoresTheCohort(OnMemoryProvider):
@@ -71,11 +71,11 @@ class TestIgnoresTheCohort(OnMemoryProvider):
 class CutsTheCohort(MemoryDataProvider):
     """Only so many patients fit into one statement."""
 
-    def _changes(self, view, resource_type, within=None):
+    def _changes(self, view, resource_type, shard=None):
         if view.cohort is not None and len(view.cohort.patients) > 32_766:
             cohort = msgspec.structs.replace(view.cohort, patients=frozenset({"p10", "p20"}))
             view = msgspec.structs.replace(view, cohort=cohort)
-        return super()._changes(view, resource_type, within)
+        return super()._changes(view, resource_type, shard)
 
 
 class TestCutsTheCohort(OnMemoryProvider):
@@ -90,11 +90,11 @@ class KeepsOneCohort(MemoryDataProvider):
         self.cohort = view.cohort
         return super().read(view, shard, batch_bytes=batch_bytes)
 
-    def _changes(self, view, resource_type, within=None):
+    def _changes(self, view, resource_type, shard=None):
         for change in super()._changes(
-            msgspec.structs.replace(view, cohort=None), resource_type, within
+            msgspec.structs.replace(view, cohort=None), resource_type, shard
         ):
-            cohort = view.cohort if within is None else self.cohort
+            cohort = view.cohort if shard is None else self.cohort
             if cohort is None or not cohort.patients.isdisjoint(change.patients):
                 yield change
 

@@ -118,9 +118,9 @@ class TestGetsTheNewest(OnMemoryProvider):
 class ShowsLaterWrites(MemoryDataProvider):
     """An export shows what is current when it reads."""
 
-    def _changes(self, view, resource_type, within=None):
+    def _changes(self, view, resource_type, shard=None):
         later = msgspec.structs.replace(view, transaction_time=self._last)
-        return super()._changes(later, resource_type, within)
+        return super()._changes(later, resource_type, shard)
 
 
 class TestShowsLaterWrites(OnMemoryProvider):
@@ -163,8 +163,8 @@ class TestLooksWhileReading(OnMemoryProvider):
 class ShowsTheFirstOfAnInstant(MemoryDataProvider):
     """Of two versions that carry one instant, the first is shown."""
 
-    def _changes(self, view, resource_type, within=None):
-        for change in super()._changes(view, resource_type, within):
+    def _changes(self, view, resource_type, shard=None):
+        for change in super()._changes(view, resource_type, shard):
             key = TypeKey.of(view.request, resource_type).resource(change.stored.id)
             stamp = change.stored.last_updated
             versions = self._versions(key)
@@ -182,8 +182,8 @@ class TestShowsTheFirstOfAnInstant(OnMemoryProvider):
 class ShowsTheFirstSince(MemoryDataProvider):
     """Of several changes since, the first is shown."""
 
-    def _changes(self, view, resource_type, within=None):
-        for change in super()._changes(view, resource_type, within):
+    def _changes(self, view, resource_type, shard=None):
+        for change in super()._changes(view, resource_type, shard):
             key = TypeKey.of(view.request, resource_type).resource(change.stored.id)
             versions = self._versions(key)
             yield next(each for each in versions if is_shown(view, each))
@@ -197,10 +197,10 @@ class TestShowsTheFirstSince(OnMemoryProvider):
 class TakesSinceIn(MemoryDataProvider):
     """What changed at `since` itself is shown once more."""
 
-    def _changes(self, view, resource_type, within=None):
+    def _changes(self, view, resource_type, shard=None):
         if view.request.since is not None:
             view = asking(view, since=view.request.since - MICROSECOND)
-        return super()._changes(view, resource_type, within)
+        return super()._changes(view, resource_type, shard)
 
 
 class TestTakesSinceIn(OnMemoryProvider):
@@ -213,10 +213,10 @@ class TestTakesSinceIn(OnMemoryProvider):
 
 
 class TakesUntilIn(MemoryDataProvider):
-    def _changes(self, view, resource_type, within=None):
+    def _changes(self, view, resource_type, shard=None):
         if view.request.until is not None:
             view = asking(view, until=view.request.until + MICROSECOND)
-        return super()._changes(view, resource_type, within)
+        return super()._changes(view, resource_type, shard)
 
 
 class TestTakesUntilIn(OnMemoryProvider):

@@ -10,9 +10,9 @@ from tests.testing.on_memory import OnMemoryProvider
 class IgnoresTheTenant(MemoryDataProvider):
     """All tenants look into one store."""
 
-    def _changes(self, view, resource_type, within=None):
+    def _changes(self, view, resource_type, shard=None):
         for tenant in sorted({key.tenant for key in self._collections}):
-            yield from super()._changes(asking(view, tenant=tenant), resource_type, within)
+            yield from super()._changes(asking(view, tenant=tenant), resource_type, shard)
 
 
 class TestIgnoresTheTenant(OnMemoryProvider):
@@ -25,10 +25,10 @@ class TestIgnoresTheTenant(OnMemoryProvider):
 
 
 class IgnoresTheFHIRVersion(MemoryDataProvider):
-    def _changes(self, view, resource_type, within=None):
+    def _changes(self, view, resource_type, shard=None):
         for version in FHIRVersion:
             asked = asking(view, fhir_version=version)
-            yield from super()._changes(asked, resource_type, within)
+            yield from super()._changes(asked, resource_type, shard)
 
 
 class TestIgnoresTheFHIRVersion(OnMemoryProvider):

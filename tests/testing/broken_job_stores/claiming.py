@@ -7,9 +7,9 @@ from tests.testing.on_memory import OnMemoryJobs
 
 
 class FirstComeFirstServed(MemoryJobStore):
-    def _fairest(self, now):
+    def _next_in_turn(self, now):
         self._served.clear()
-        return super()._fairest(now)
+        return super()._next_in_turn(now)
 
 
 class TestFirstComeFirstServed(OnMemoryJobs):
@@ -23,11 +23,11 @@ class TestFirstComeFirstServed(OnMemoryJobs):
 
 
 class NewestFirst(MemoryJobStore):
-    def _fairest(self, now):
+    def _next_in_turn(self, now):
         self._entries = dict(reversed(self._entries.items()))
         for place, entry in enumerate(self._entries.values()):
-            entry.place = place
-        found = super()._fairest(now)
+            entry.position = place
+        found = super()._next_in_turn(now)
         self._entries = dict(reversed(self._entries.items()))
         return found
 
@@ -39,12 +39,12 @@ class TestNewestFirst(OnMemoryJobs):
 
 def _free_in_turn(store, now):
     active = [entry for entry in store._entries.values() if entry.job.status.active]
-    active.sort(key=lambda entry: (store._served[entry.job.tenant], entry.place))
+    active.sort(key=lambda entry: (store._served[entry.job.tenant], entry.position))
     return ((entry, work) for entry in active for work in entry.work if work.free(now))
 
 
 class IgnoresThePhases(MemoryJobStore):
-    def _fairest(self, now):
+    def _next_in_turn(self, now):
         return next(_free_in_turn(self, now), None)
 
 
@@ -60,7 +60,7 @@ class TestIgnoresThePhases(OnMemoryJobs):
 class TakesHeldShardsForComplete(MemoryJobStore):
     """A phase begins as soon as nothing of the one before can be claimed."""
 
-    def _fairest(self, now):
+    def _next_in_turn(self, now):
         return min(_free_in_turn(self, now), key=lambda found: found[1].shard.phase, default=None)
 
 
@@ -75,10 +75,10 @@ class TestTakesHeldShardsForComplete(OnMemoryJobs):
 class MixesThePhasesOfJobs(MemoryJobStore):
     """A phase is one of the whole store."""
 
-    def _fairest(self, now):
+    def _next_in_turn(self, now):
         active = [entry for entry in self._entries.values() if entry.job.status.active]
         undone = [w.shard.phase for entry in active for w in entry.work if w.parts is None]
-        found = super()._fairest(now)
+        found = super()._next_in_turn(now)
         return found if found and found[1].shard.phase == min(undone) else None
 
 

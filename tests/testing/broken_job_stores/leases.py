@@ -53,7 +53,7 @@ class TestRepeatsTokens(OnMemoryJobs):
 
 
 class HandsOutHeldShards(MemoryJobStore):
-    def _fairest(self, now):
+    def _next_in_turn(self, now):
         for entry in self._entries.values():
             for work in entry.work:
                 if entry.job.status.active and work.parts is None:
@@ -73,8 +73,8 @@ class TestHandsOutHeldShards(OnMemoryJobs):
 
 
 class HandsOutCompletedShards(MemoryJobStore):
-    def _fairest(self, now):
-        found = super()._fairest(now)
+    def _next_in_turn(self, now):
+        found = super()._next_in_turn(now)
         if found is None:
             for entry in self._entries.values():
                 if entry.job.status.active:
@@ -94,7 +94,7 @@ class LooksThenClaims(MemoryJobStore):
     """The shard is found in one transaction and taken in another."""
 
     async def claim(self, worker, *, lease_for, max_attempts):
-        found = self._fairest(self._clock())
+        found = self._next_in_turn(self._clock())
         await asyncio.sleep(0)
         if found is not None:
             found[1].free_at = None
@@ -209,7 +209,7 @@ class TestForgetsOnRestart(OnMemoryJobs):
 class TrustsTheClock(MemoryJobStore):
     """After the clock was set back by an hour, nobody gets the shard of a dead worker for one."""
 
-    def _fairest(self, now):
+    def _next_in_turn(self, now):
         for entry in self._entries.values():
             for work in entry.due if entry.job.status.active else ():
                 if work.parts is None and (work.free_at is None or work.free_at <= now):
@@ -225,7 +225,7 @@ class TestTrustsTheClock(OnMemoryJobs):
 class FrightenedByTheClock(MemoryJobStore):
     """A clock that was set back by a second takes every lease away."""
 
-    def _fairest(self, now):
+    def _next_in_turn(self, now):
         for entry in self._entries.values():
             for work in entry.work:
                 work.wait /= 1.5

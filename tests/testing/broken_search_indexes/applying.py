@@ -11,7 +11,7 @@ class LastWins(MemorySearchIndex):
     """What comes last stays, however old it is."""
 
     async def apply(self, dataset, epoch, entries):
-        if self._is_present(dataset, epoch):
+        if self._is_current(dataset, epoch):
             self._entries[dataset] |= {(each.resource_type, each.id): each for each in entries}
 
 
@@ -53,7 +53,7 @@ class LooksBeforeItWaits(MemorySearchIndex):
     """Reads what is there, waits, and then writes what it thought of."""
 
     async def apply(self, dataset, epoch, entries):
-        if not self._is_present(dataset, epoch):
+        if not self._is_current(dataset, epoch):
             return
         draft = MemorySearchIndex()
         draft._states, draft._entries = self._states, {dataset: dict(self._entries[dataset])}

@@ -166,8 +166,8 @@ def _all_pairs(terms):
 class ShowsTenThousand(MemorySearchIndex):
     """A server shows so many hits of one search."""
 
-    async def _found(self, key, epoch, query):
-        return (await super()._found(key, epoch, query))[:10_000]
+    async def _matches(self, key, epoch, query):
+        return (await super()._matches(key, epoch, query))[:10_000]
 
 
 class TestShowsTenThousand(OnMemoryIndex):
@@ -179,8 +179,8 @@ class TestShowsTenThousand(OnMemoryIndex):
 
 
 class ForgetsWhatWasDeletedLater(MemorySearchIndex):
-    async def _found(self, key, epoch, query):
-        return [each for each in await super()._found(key, epoch, query) if not each.deleted]
+    async def _matches(self, key, epoch, query):
+        return [each for each in await super()._matches(key, epoch, query) if not each.deleted]
 
 
 class TestForgetsWhatWasDeletedLater(OnMemoryIndex):

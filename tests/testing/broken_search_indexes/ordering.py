@@ -91,7 +91,7 @@ class _Places(MemorySearchIndex):
         if not isinstance(order, ValueOrder):
             return await super().find(key, epoch, query, count=count, after=after)
         found = sorted(
-            await self._found(key, epoch, query), key=lambda each: self.place(each, order)
+            await self._matches(key, epoch, query), key=lambda each: self.place(each, order)
         )
         places = [self.place(each, order) for each in found]
         start = 0 if after is None else bisect_right(places, self.place(after, order))

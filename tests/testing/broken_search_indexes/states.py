@@ -49,7 +49,7 @@ class TestKeepsMilliseconds(OnMemoryIndex):
 
 class GoesBack(MemorySearchIndex):
     async def advance(self, dataset, epoch, *, reached, note=""):
-        if not self._is_present(dataset, epoch):
+        if not self._is_current(dataset, epoch):
             return False
         self._states[dataset] = IndexState(epoch=epoch, reached=reached, note=note)
         return True
