@@ -12,7 +12,7 @@ import msgspec
 import stamina
 from joserfc import jws
 
-from helios_core.client.errors import ExportFailed
+from helios_core.client.errors import ExportFailed, RequestRefused, should_retry
 from helios_core.client.session import unreachable
 from helios_core.client.signing_keys import SigningKey, read_signing_key
 
@@ -27,17 +27,17 @@ _DEFAULT_LIFE_SECONDS: Final = 300
 _EARLY: Final = 0.2
 """The share of its lifetime that a token still has when it is renewed."""
 _ATTEMPTS: Final = 5
+"""Requests for the first token; the user may have mistyped the address and waits for them."""
+_RENEWALS: Final = 8
+"""Requests for a further token, as many as any other request of the export is sent."""
 _FIRST_WAIT_SECONDS = 0.2
+_LONGEST_WAIT_SECONDS: Final = 20
 _TIMEOUT: Final = httpx.Timeout(30, connect=10)
 _LONGEST_TEXT: Final = 300
 
 
 class TokenRefused(ExportFailed):
     """The token endpoint did not issue a token."""
-
-
-class _Busy(Exception):
-    """The token endpoint may succeed a moment later; the message is the status."""
 
 
 class _Token(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,16 +102,18 @@ class BackendServices:
     async def _renew(self) -> None:
         key = await asyncio.to_thread(read_signing_key, self._key_file, self._key_id)
         requested_at = time.monotonic()
+        attempts = _ATTEMPTS if self._header is None else _RENEWALS
         async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
-            endpoint = await self._endpoint(client)
-            token = await self._token(client, endpoint, key)
+            endpoint = await self._endpoint(client, attempts)
+            token = await self._token(client, endpoint, key, attempts)
         self._header = f"Bearer {token.access_token}"
         self._renew_at = requested_at + token.expires_in * (1 - _EARLY)
 
-    async def _endpoint(self, client: httpx.AsyncClient) -> str:
+    async def _endpoint(self, client: httpx.AsyncClient, attempts: int) -> str:
         """Return the URL of the token endpoint, which must have TLS if the server has."""
         url = f"{self._base_url}/.well-known/smart-configuration"
-        response = await _sent(client, "GET", url, headers={"Accept": "application/json"})
+        accept = {"Accept": "application/json"}
+        response = await _sent(client, "GET", url, attempts, headers=accept)
         endpoint = _members(response).get("token_endpoint") if response.is_success else None
         if not isinstance(endpoint, str):
             raise TokenRefused(
@@ -124,7 +126,9 @@ class BackendServices:
             )
         return endpoint
 
-    async def _token(self, client: httpx.AsyncClient, endpoint: str, key: SigningKey) -> _Token:
+    async def _token(
+        self, client: httpx.AsyncClient, endpoint: str, key: SigningKey, attempts: int
+    ) -> _Token:
         def form() -> Mapping[str, str]:
             return {
                 "grant_type": "client_credentials",
@@ -133,11 +137,11 @@ class BackendServices:
                 "client_assertion": self._assertion(endpoint, key),
             }
 
-        response = await _sent(client, "POST", endpoint, form=form)
+        response = await _sent(client, "POST", endpoint, attempts, form=form)
         if response.status_code == httpx.codes.OK:
             try:
                 token = msgspec.json.decode(response.content, type=_Token)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 token = None
             if token and token.token_type.lower() == "bearer" and _is_token(token.access_token):
                 return token
@@ -166,10 +170,11 @@ class BackendServices:
         )
 
 
-async def _sent(
+async def _sent(  # noqa: PLR0913  what a request consists of
     client: httpx.AsyncClient,
     method: str,
     url: str,
+    attempts: int,
     *,
     headers: Mapping[str, str] | None = None,
     form: Callable[[], Mapping[str, str]] | None = None,
@@ -177,10 +182,12 @@ async def _sent(
     """Return the response to a request, repeated with a new form after transient failures."""
     try:
         async for attempt in stamina.retry_context(
-            on=(httpx.TransportError, _Busy),
-            attempts=_ATTEMPTS,
+            on=should_retry,
+            attempts=attempts,
             timeout=None,
             wait_initial=_FIRST_WAIT_SECONDS,
+            wait_jitter=_FIRST_WAIT_SECONDS,
+            wait_max=_LONGEST_WAIT_SECONDS,
         ):
             with attempt:
                 response = await client.request(
@@ -190,17 +197,17 @@ async def _sent(
                 return response
     except httpx.TransportError as error:
         raise unreachable(error, url) from error
-    except _Busy as busy:
+    except RequestRefused as busy:
         raise TokenRefused(
-            f"{url} returned {busy} to the last of {_ATTEMPTS} requests: it, or a service "
+            f"{url} returned {busy.status} to the last of {attempts} requests: it, or a service "
             "that it depends on, is busy or down; try again later"
         ) from None
     raise AssertionError("the last attempt returns or raises")
 
 
 def _raise_if_busy(response: httpx.Response) -> None:
-    if response.status_code in (429, 502, 503, 504):
-        raise _Busy(response.status_code)
+    if not response.is_success and (refused := RequestRefused(response)).transient:
+        raise refused
 
 
 def _members(response: httpx.Response) -> Mapping[str, Any]:

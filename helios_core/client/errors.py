@@ -85,7 +85,10 @@ def read_issues(outcome: bytes) -> list[OutcomeIssue]:
     Raises:
         msgspec.DecodeError: It is not an OperationOutcome.
     """
-    return msgspec.json.decode(outcome, type=_Outcome).issue
+    try:
+        return msgspec.json.decode(outcome, type=_Outcome).issue
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError("it is not UTF-8") from error
 
 
 def raise_for_refusal(response: httpx.Response) -> None:

@@ -80,7 +80,7 @@ def read_manifest(sent: bytes) -> ReceivedManifest:
     """
     try:
         manifest = msgspec.json.decode(sent, type=ReceivedManifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ExportFailed(f"the server's manifest cannot be read: {error}") from error
     for number, (kind, entry) in enumerate(manifest.entries, start=1):
         if not is_reference(entry.url):

@@ -11,6 +11,7 @@ import stamina
 
 from helios_core.client.credentials import Credentials
 from helios_core.client.errors import (
+    ExportFailed,
     ServerUnreachable,
     raise_for_refusal,
     should_retry,
@@ -34,6 +35,7 @@ class Session:
     ) -> None:
         self._headers = httpx.Headers(dict(headers))
         self._credentials = credentials
+        self._has_tls = _has_tls(base_url)
         self._trusted = {_origin(base_url)}
         self._client = httpx.AsyncClient(
             timeout=_TIMEOUT,
@@ -53,7 +55,20 @@ class Session:
             yield session
 
     def trust(self, url: str) -> None:
-        """Send headers and credentials to the origin of this URL as well."""
+        """
+        Send headers and credentials to the origin of this URL as well.
+
+        Raises:
+            ExportFailed: The server itself is reached over TLS and that origin would not be.
+        """
+        is_downgrade = self._has_tls and not _has_tls(url)
+        if is_downgrade and (self._headers or self._credentials is not None):
+            parsed = httpx.URL(url)
+            raise ExportFailed(
+                f"the server names {parsed.scheme}://{parsed.netloc.decode()}, which is without "
+                "TLS, so that nothing secret is sent there; its operator has to set the public "
+                "address, HFS_BASE_URL for Helios"
+            )
         self._trusted.add(_origin(url))
 
     async def request(  # noqa: PLR0913  most of them by keyword
@@ -192,6 +207,10 @@ def _causes(error: BaseException | None) -> list[BaseException]:
         causes.append(error)
         error = error.__cause__ or error.__context__
     return causes
+
+
+def _has_tls(url: str) -> bool:
+    return httpx.URL(url).scheme == "https"
 
 
 def _origin(url: httpx.URL | str) -> tuple[str, str, int | None]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
@@ -88,3 +89,11 @@ def _check(key: ECKey | RSAKey, path: Path) -> None:
         raise ConfigurationError(
             f"the RSA key in {path} has {key.raw_value.key_size} bits; RS384 needs {_RSA_BITS}"
         )
+    algorithm = _ALGORITHMS[key.key_type]
+    try:
+        jws.serialize_compact({"alg": algorithm}, b"", key, algorithms=[algorithm])
+    except JoseError:
+        raise ConfigurationError(
+            f"the key in {path} is not for signatures of {algorithm}: its alg, use or key_ops say "
+            "something else"
+        ) from None

@@ -32,6 +32,10 @@ ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:
 """The form of an origin as browsers send it (RFC 6454 section 6.2)."""
 
 
+HOST_NAME: Final = re.compile(r"(\*\.)?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+"""The form of a name in HFS_ALLOWED_HOSTS; Host headers are compared with it without the port."""
+
+
 class LogLevel(StrEnum):
     """The lowest severity that is logged."""
 
@@ -514,6 +518,7 @@ def _check(settings: Settings) -> list[str]:
         *_check_address(settings),
         *_check_tls(settings),
         *_check_proxies(settings),
+        *_check_hosts(settings),
         *_check_origins(settings),
     ]
 
@@ -534,6 +539,15 @@ def _check_proxies(settings: Settings) -> list[str]:
                 f"{error}"
             )
     return problems
+
+
+def _check_hosts(settings: Settings) -> list[str]:
+    return [
+        f"HFS_ALLOWED_HOSTS names {host!r}, which is no host name; they have no scheme and no "
+        "port, and IPv6 addresses are in brackets: fhir.example.org,*.example.org,[::1]"
+        for host in settings.allowed_hosts
+        if not HOST_NAME.fullmatch(host)
+    ]
 
 
 def _check_origins(settings: Settings) -> list[str]:

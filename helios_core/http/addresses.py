@@ -1,22 +1,23 @@
 """The public address of the server, as the client of a request uses it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import takewhile
-from typing import Final, TypeVar
+from typing import Final, TypeAlias
 
 from werkzeug.http import parse_dict_header
 
 from helios_core.errors import InvalidRequest
 from helios_core.http.requests import HTTPRequest
 
-T = TypeVar("T")
-
 HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 SCHEMES: Final = frozenset({"http", "https"})
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 _PORT: Final = re.compile(r":\d+$")
+
+_Reported: TypeAlias = tuple[str | None, str | None]
+"""A scheme and a host."""
 
 
 class PublicAddress:
@@ -47,14 +48,13 @@ class PublicAddress:
         Return the public base URL of a request, without a final slash.
 
         Raises:
-            InvalidRequest: The host is missing, malformed, sent twice or not allowed, or proxies
-                report two.
+            InvalidRequest: The host is missing, malformed, sent twice or not allowed.
         """
         hosts = request.headers.getall("host", [])
         if self._base_url is not None and len(hosts) <= 1:
             return self._base_url
         scheme, reported = self._reported(request)
-        scheme = (scheme or request.scope["scheme"]).lower()
+        scheme = scheme or request.scope["scheme"]
         host = reported or (hosts[0] if len(hosts) == 1 else "")
         if not HOST.fullmatch(host) or scheme not in SCHEMES:
             raise InvalidRequest(
@@ -78,37 +78,66 @@ class PublicAddress:
                 return _bare(address)
         return _bare(chain[0])
 
-    def _reported(self, request: HTTPRequest) -> tuple[str | None, str | None]:
+    def _reported(self, request: HTTPRequest) -> _Reported:
         """
         Return the scheme and the host that trusted proxies report, each None if not reported.
 
         Each proxy appends to a list, so the entry to trust is as far from the end as there are
         trusted proxies in a row (RFC 7239 section 5, X-Forwarded-For). A proxy may also replace
-        the list, which is shorter then. Proxies write one kind of header and pass on the other as
-        the client sent it, so both kinds have to agree.
+        the list, which is shorter then.
 
         Raises:
-            InvalidRequest: They do not.
+            InvalidRequest: Forwarded and X-Forwarded-Proto or -Host differ. A proxy that sets one
+                of them may pass on the other as the client wrote it.
         """
         client = request.scope.get("client")
         if client is None or not self._is_proxy(client[0]):
             return None, None
-        forwarded = _forwarded(request)
-        standard = self._trusted(forwarded, _clients(forwarded)) or {}
-        clients = _elements(request, "x-forwarded-for")
-        scheme = self._trusted(_elements(request, "x-forwarded-proto"), clients)
-        host = self._trusted(_elements(request, "x-forwarded-host"), clients)
-        return _agreed(standard.get("proto"), scheme), _agreed(standard.get("host"), host)
+        found = (self._in_forwarded(request), self._in_x_forwarded(request))
+        reports = dict.fromkeys(filter(None, found))
+        if len(reports) > 1:
+            raise InvalidRequest(
+                "Forwarded and X-Forwarded-Proto or X-Forwarded-Host report different addresses; "
+                "the proxy in front of the server has to remove those that it does not set."
+            )
+        return next(iter(reports), (None, None))
+
+    def _in_forwarded(self, request: HTTPRequest) -> _Reported | None:
+        elements = _forwarded(request)
+        if not elements:
+            return None
+        hop = self._hops([element.get("for", "") for element in elements])
+        trusted = elements[max(0, len(elements) - hop)]
+        return trusted.get("proto", "").lower() or None, trusted.get("host") or None
+
+    def _in_x_forwarded(self, request: HTTPRequest) -> _Reported | None:
+        schemes = _elements(request, "x-forwarded-proto")
+        hosts = _elements(request, "x-forwarded-host")
+        if not schemes and not hosts:
+            return None
+        hop = self._hops(_elements(request, "x-forwarded-for"))
+        return (
+            schemes[max(0, len(schemes) - hop)].lower() if schemes else None,
+            hosts[max(0, len(hosts) - hop)] if hosts else None,
+        )
 
     @staticmethod
     def _reported_clients(request: HTTPRequest) -> list[str]:
-        """Return the addresses from which the proxies received the request, the farthest first."""
-        return _clients(_forwarded(request)) or _elements(request, "x-forwarded-for")
+        """
+        Return the addresses from which the proxies received the request, the farthest first.
 
-    def _trusted(self, reports: Sequence[T], clients: Sequence[str]) -> T | None:
-        """Return the report of the farthest of the trusted proxies in a row, None without one."""
-        hops = 1 + sum(1 for _ in takewhile(self._is_proxy, reversed(clients)))
-        return reports[max(0, len(reports) - hops)] if reports else None
+        There are none if Forwarded and X-Forwarded-For report different ones, as above.
+        """
+        forwarded = [_bare(element.get("for", "")) for element in _forwarded(request)]
+        others = [_bare(each) for each in _elements(request, "x-forwarded-for")]
+        if any(forwarded) and others and forwarded != others:
+            return []
+        return forwarded if any(forwarded) else others
+
+    def _hops(self, clients: Sequence[str]) -> int:
+        """Return the number of trusted proxies in a row before the server, at least 1."""
+        trusted = takewhile(self._is_proxy, reversed(clients))
+        return 1 + sum(1 for _ in trusted)
 
     def _is_proxy(self, text: str) -> bool:
         try:
@@ -123,21 +152,6 @@ def _matches(host: str, allowed: Sequence[str]) -> bool:
     return any(
         host.endswith(name[1:]) if name.startswith("*.") else host == name for name in allowed
     )
-
-
-def _agreed(*reports: str | None) -> str | None:
-    """Return what is reported in one kind of header or in both; None if nothing is."""
-    found = [report for report in reports if report]
-    if len({report.lower() for report in found}) > 1:
-        raise InvalidRequest(
-            "Forwarded and X-Forwarded-* name different addresses of the server; have the proxy "
-            "in front of it set both, or remove the one that it does not set."
-        )
-    return next(iter(found), None)
-
-
-def _clients(forwarded: Sequence[Mapping[str, str]]) -> list[str]:
-    return [element.get("for", "") for element in forwarded]
 
 
 def _forwarded(request: HTTPRequest) -> list[dict[str, str]]:

@@ -46,7 +46,21 @@ SMART: Final = {
     "code": "SMART-on-FHIR",
 }
 """The security service of a server that requires access tokens."""
+OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+"""The extension with the addresses of the issuer (SMART App Launch 1.0)."""
 PATCH_FORMATS: Final = (JSON_PATCH, FHIR_JSON)
+
+
+class OAuthURIs(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The addresses of the issuer in the CapabilityStatement, both of which its extension requires.
+
+    Clients that read them before `.well-known/smart-configuration` take a CapabilityStatement
+    without them for that of an open server.
+    """
+
+    authorize: str
+    token: str
 
 
 def capability_elements(
@@ -61,9 +75,12 @@ def capability_elements(
     Return the elements of the CapabilityStatement of a FHIR version; no guide means no exports.
 
     `secured` states that callers need access tokens. The elements are the same at every base URL.
-    The largest one, `rest`, is already encoded.
+    The members of the largest one, `rest`, are already encoded, except `security`.
     """
-    rest = _rest(provider, fhir_version, guide=guide)
+    members = _rest(provider, fhir_version, guide=guide)
+    rest: dict[str, Any] = {
+        name: msgspec.Raw(msgspec.json.encode(value)) for name, value in members.items()
+    }
     if secured:
         rest["security"] = {"service": [{"coding": [SMART]}]}
     elements = {
@@ -74,7 +91,7 @@ def capability_elements(
         "software": {"name": "Helios", "version": version("helios-fhir")},
         "fhirVersion": load_definitions(fhir_version).label,
         "format": ["application/fhir+json", "json"],
-        "rest": msgspec.Raw(msgspec.json.encode([rest])),
+        "rest": rest,
     }
     if isinstance(provider, SupportsWrites):
         elements["patchFormat"] = PATCH_FORMATS
@@ -83,10 +100,22 @@ def capability_elements(
     return elements
 
 
-def capability_statement(elements: Mapping[str, Any], *, base: str) -> bytes:
-    """Return the CapabilityStatement of a base URL as JSON, made of its other elements."""
+def capability_statement(
+    elements: Mapping[str, Any], *, base: str, oauth: OAuthURIs | None
+) -> bytes:
+    """
+    Return the CapabilityStatement of a base URL as JSON, made of its other elements.
+
+    `oauth` is None if access tokens are not needed, or their issuer is not known completely.
+    """
     implementation = {"description": "Helios FHIR server", "url": base}
-    return msgspec.json.encode({**elements, "implementation": implementation})
+    rest = elements["rest"]
+    if oauth is not None:
+        uris = msgspec.structs.asdict(oauth).items()
+        parts = [{"url": name, "valueUri": uri} for name, uri in uris]
+        extension = {"url": OAUTH_URIS, "extension": parts}
+        rest = {**rest, "security": {"extension": [extension], **rest["security"]}}
+    return msgspec.json.encode({**elements, "rest": [rest], "implementation": implementation})
 
 
 def _rest(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
@@ -19,7 +19,11 @@ from helios_core.fhir.bulk_data import Guide
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.hashes import HASH_MODULUS, line_hash
 from helios_core.http.callers import Guard
-from helios_core.http.capability_statement import capability_elements, capability_statement
+from helios_core.http.capability_statement import (
+    OAuthURIs,
+    capability_elements,
+    capability_statement,
+)
 from helios_core.http.compression import compressed
 from helios_core.http.errors import outcome_response
 from helios_core.http.health import HealthChecks
@@ -132,12 +136,20 @@ class DiscoveryRoutes:
         caller = self._guard.admit(request)
         # Servers need not reduce what they return (FHIR R4, search.html#summary).
         query_parameters(request, ("mode", *SUBSET_PARAMETERS))
-        document = await self._statements.get(caller.fhir_version, caller.base)
+        document = await self._statement(caller)
         return _document_response(request, document, caller.media_type)
 
     async def statement(self, caller: Caller) -> bytes:
         """Return the CapabilityStatement for a caller."""
-        return (await self._statements.get(caller.fhir_version, caller.base)).content
+        return (await self._statement(caller)).content
+
+    async def _statement(self, caller: Caller) -> Document:
+        issuer = await self._issuer(caller.base)
+        authorize, token = issuer.get("authorization_endpoint"), issuer.get("token_endpoint")
+        oauth = None
+        if isinstance(authorize, str) and isinstance(token, str):
+            oauth = OAuthURIs(authorize=authorize, token=token)
+        return await self._statements.get(caller.fhir_version, (caller.base, oauth))
 
     async def smart_configuration(self, request: HTTPRequest) -> Response[bytes]:
         """
@@ -160,24 +172,24 @@ class DiscoveryRoutes:
         service = Service(
             base=caller.base,
             secured=self._backends.token_verifier is not None,
-            token_url=await self._token_url(caller.base),
+            token_url=(await self._issuer(caller.base)).get("token_endpoint"),
             tenants=self._guard.tenant_routing(request),
             default_tenant=self._tenant,
         )
         document = await self._descriptions.get(caller.fhir_version, service)
         return _document_response(request, document, "application/json")
 
-    async def _token_url(self, base: str) -> str | None:
-        """Return the token endpoint, None without tokens or if the issuer does not respond."""
+    async def _issuer(self, base: str) -> Mapping[str, Any]:
+        """Return what the issuer publishes, nothing without one or if it does not respond."""
         verifier = self._backends.token_verifier
         if verifier is None:
-            return None
+            return {}
         try:
-            return str((await verifier.smart_configuration(base))["token_endpoint"])
+            return await verifier.smart_configuration(base)
         except BackendError:
-            return None
+            return {}
 
-    def _build_statement(self, version: FHIRVersion, base: str) -> bytes:
+    def _build_statement(self, version: FHIRVersion, about: tuple[str, OAuthURIs | None]) -> bytes:
         if version not in self._elements:
             # This compiles all search parameters of the version, so it is done only once.
             self._elements[version] = capability_elements(
@@ -187,7 +199,8 @@ class DiscoveryRoutes:
                 date=self._date,
                 secured=self._backends.token_verifier is not None,
             )
-        return capability_statement(self._elements[version], base=base)
+        base, oauth = about
+        return capability_statement(self._elements[version], base=base, oauth=oauth)
 
     def _build_description(self, version: FHIRVersion, service: Service) -> bytes:
         return openapi_document(self._backends.data_provider, version, service, guide=self._guide)

@@ -148,6 +148,7 @@ async def test_the_words_of_a_refusal_are_passed_on(server, key_file):
         b"\xff",
         b'{"access_token": "a", "token_type": "mac"}',
         b'{"access_token": 1, "token_type": "bearer"}',
+        b'{"access_token": "\xff", "token_type": "bearer"}',
     ],
 )
 async def test_what_is_no_token_is_refused(server, key_file, answer):
@@ -175,6 +176,18 @@ async def test_an_endpoint_that_stays_busy_is_given_up(server, key_file):
         TokenRefused, match=r"returned 503 to the last of 5 requests: it, or a service"
     ):
         await BackendServices(server.url, "lab", key_file()).header()
+
+
+async def test_a_renewal_outlives_what_other_requests_outlive(server, key_file):
+    issue(server, "one")
+    credentials = BackendServices(server.url, "lab", key_file())
+    header = await credentials.header()
+    server.scripts["POST", "/auth/token"].clear()
+    server.say("POST", "/auth/token", Reply(503), *[Reply(500)] * 6)
+    issue(server, "two")
+
+    assert await credentials.renewed(header)
+    assert await credentials.header() == "Bearer two"
 
 
 async def test_a_server_that_is_down_is_unreachable(key_file, unused_tcp_port):
@@ -226,6 +239,10 @@ def test_a_key_is_read_from_any_form(key_file, key):
         ECKey.generate_key("P-256", private=True).as_pem(private=True).decode(),
         "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
         EC.as_pem(private=False).decode(),
+        json.dumps(EC.as_dict(private=True) | {"alg": "ES256"}),
+        json.dumps(RSA.as_dict(private=True) | {"alg": "RS256"}),
+        json.dumps(EC.as_dict(private=True) | {"use": "enc"}),
+        json.dumps(EC.as_dict(private=True) | {"key_ops": ["verify"]}),
     ],
     ids=[
         "nothing",
@@ -240,6 +257,10 @@ def test_a_key_is_read_from_any_form(key_file, key):
         "another curve",
         "broken PEM",
         "public PEM",
+        "another algorithm",
+        "another algorithm of RSA",
+        "encryption",
+        "verification only",
     ],
 )
 def test_a_file_without_one_usable_key_is_refused(key_file, content):

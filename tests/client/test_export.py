@@ -220,8 +220,9 @@ async def test_a_failed_export_is_told_with_its_reason_and_deleted(server, tmp_p
     assert len(server.asked("DELETE", "/jobs/1")) == 1
 
 
-async def test_a_manifest_that_is_none_is_told(server, tmp_path):
-    server.exports(polls=(Reply(200, {}, b"<html>"),))
+@pytest.mark.parametrize("body", [b"<html>", b'{"transactionTime": "caf\xe9"}'])
+async def test_a_manifest_that_is_none_is_told(server, tmp_path, body):
+    server.exports(polls=(Reply(200, {}, body),))
 
     with pytest.raises(ExportFailed, match="manifest cannot be read"):
         await export(ClientRequest(base_url=server.url), tmp_path)

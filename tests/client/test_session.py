@@ -109,6 +109,24 @@ async def test_a_store_that_needs_the_token_gets_it(server, store, tmp_path, tok
     assert store.requests[0].headers["authorization"] == "Bearer first"
 
 
+@pytest.mark.parametrize(("headers", "secret"), [({}, True), ({"X-Key": "hush"}, False)])
+async def test_secrets_of_a_server_with_tls_go_nowhere_without(token, headers, secret):
+    credentials = TokenFile(token) if secret else None
+    async with Session.open("https://fhir.example/r4", headers, credentials) as session:
+        session.trust("https://files.example/a?sig=x")
+        for url in ("http://fhir.example/r4/jobs/1", "http://fhir.example:443/a?sig=x"):
+            with pytest.raises(ExportFailed, match="without TLS") as refused:
+                session.trust(url)
+            assert "sig" not in str(refused.value)
+
+
+async def test_without_secrets_and_without_tls_every_address_is_used(token):
+    async with Session.open("https://fhir.example", {}, None) as session:
+        session.trust("http://fhir.example/jobs/1")
+    async with Session.open("http://fhir.example", {}, TokenFile(token)) as session:
+        session.trust("http://files.example/a")
+
+
 async def test_preferences_are_added_to_the_one_that_is_needed(server, tmp_path):
     server.exports()
     request = ClientRequest(base_url=server.url, headers={"Prefer": "handling=lenient"})
@@ -129,6 +147,14 @@ async def test_a_refusal_has_every_issue_in_words(server, tmp_path):
     server.say("GET", "/$export", Reply(400, {}, msgspec.json.encode(outcome)))
 
     with pytest.raises(RequestRefused, match="returned 400: one thing; another"):
+        await export(ClientRequest(base_url=server.url), tmp_path)
+
+
+async def test_a_refusal_that_is_not_utf_8_is_one_by_its_status(server, tmp_path):
+    outcome = b'{"resourceType": "OperationOutcome", "issue": [{"diagnostics": "caf\xe9"}]}'
+    server.say("GET", "/$export", Reply(400, {}, outcome))
+
+    with pytest.raises(RequestRefused, match="returned 400"):
         await export(ClientRequest(base_url=server.url), tmp_path)
 
 

@@ -179,6 +179,10 @@ def test_what_is_told_to_the_tests_is_no_setting():
     [
         ("HFS_TRUSTED_PROXIES", "proxy.example.org"),
         ("HFS_TRUSTED_PROXIES", "10.0.0.0/8,10.0.0.1/8"),
+        ("HFS_ALLOWED_HOSTS", "fhir.example.org:8443"),
+        ("HFS_ALLOWED_HOSTS", "https://fhir.example.org"),
+        ("HFS_ALLOWED_HOSTS", "fhir.example.org,2001:db8::1"),
+        ("HFS_ALLOWED_HOSTS", "*"),
         ("HFS_TLS_CERT", "/etc/cert.pem"),
         ("HFS_TLS_KEY", "/etc/key.pem"),
         ("HFS_TENANT_ROUTING_MODE", "path"),
@@ -188,3 +192,11 @@ def test_what_the_network_needs_is_checked_at_the_start(name, value):
     _, problems = read_settings({name: value})
 
     assert name in "".join(problems)
+
+
+def test_every_form_of_a_host_may_be_allowed():
+    hosts = "fhir.example.org,*.Clinic.example.org,localhost,127.0.0.1,[2001:db8::1],a_b"
+
+    _, problems = read_settings({"HFS_ALLOWED_HOSTS": hosts})
+
+    assert problems == []

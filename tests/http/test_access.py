@@ -10,7 +10,14 @@ import pytest
 from litestar import get
 from msgspec.structs import replace
 
-from helios_core import API_LEVEL, BackendError, InvalidToken, ResourceKey, RouteExtension
+from helios_core import (
+    API_LEVEL,
+    BackendError,
+    BackendUnavailable,
+    InvalidToken,
+    ResourceKey,
+    RouteExtension,
+)
 from helios_core.config.extensions import SelectedExtension, open_routes
 from helios_core.config.plugins import InstalledPlugin
 from helios_core.http.access import ROUTES, Access, access_of
@@ -275,7 +282,25 @@ async def test_the_capability_statement_says_whether_tokens_are_needed(site, gua
     secured = (await guarded.client.get("/metadata")).json()["rest"][0]
 
     assert secured["security"]["service"][0]["coding"][0]["code"] == "SMART-on-FHIR"
+    [extension] = secured["security"]["extension"]
+    assert extension["url"].endswith("/oauth-uris")
+    assert extension["extension"] == [
+        {"url": "authorize", "valueUri": "http://fhir.example/authorize"},
+        {"url": "token", "valueUri": "http://fhir.example/token"},
+    ]
     assert "security" not in (await site.client.get("/metadata")).json()["rest"][0]
+
+
+async def test_the_capability_statement_is_there_while_the_issuer_is_not(open_site):
+    class Down(StaticVerifier):
+        async def smart_configuration(self, base):
+            raise BackendUnavailable("the issuer does not say")
+
+    site = await open_site(token_verifier=Down({}))
+
+    secured = (await site.client.get("/metadata")).json()["rest"][0]["security"]
+
+    assert secured.keys() == {"service"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from helios_core.errors import HeliosError
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.outcomes import outcome_line
 from tests import hapi_validator
+from tests.tokens import StaticVerifier
 
 PATIENTS = [
     {
@@ -213,14 +214,18 @@ async def everything(site, version):
     ids=lambda version: version.name,
 )
 async def test_what_a_server_writes_is_valid(open_site, version, tmp_path):
-    site = await open_site(Settings(default_fhir_version=version))
+    settings = Settings(default_fhir_version=version)
+    site = await open_site(settings)
     written = await everything(site, version)
+    secured = Responses(await open_site(settings, token_verifier=StaticVerifier({})))
+    await secured.ask("GET", "/metadata")
     outcomes = [
         (error.__name__, outcome_line("error", error.code, "What to do."))
         for error in subclasses(HeliosError)
     ]
 
-    found = hapi_validator.errors([*written, *outcomes, *WRONG], version, tmp_path)
+    bodies = [*written, *secured.bodies, *outcomes, *WRONG]
+    found = hapi_validator.errors(bodies, version, tmp_path)
 
     wrong = [error for error in found if error.startswith("wrong ")]
     assert found == wrong, "\n".join(found)

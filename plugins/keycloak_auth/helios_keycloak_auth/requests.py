@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote_plus
 
 import httpx
 
@@ -52,9 +53,9 @@ class IssuerRequests:
         Raises:
             BackendUnavailable: There is none now.
         """
-        _, body = await self._send(
-            "POST", url, data=dict(form), auth=httpx.BasicAuth(*credentials)
-        )
+        # Both are encoded as in a form before they are joined (RFC 6749, section 2.3.1).
+        encoded = httpx.BasicAuth(*map(quote_plus, credentials))
+        _, body = await self._send("POST", url, data=dict(form), auth=encoded)
         return await _parse(body)
 
     async def _send(

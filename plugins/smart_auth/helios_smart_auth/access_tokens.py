@@ -118,7 +118,7 @@ class AccessTokens:
             raise InvalidToken("The key of the access token has been revoked; request another.")
         if verified.claims.exp <= self._clock():
             raise InvalidToken("The access token has expired; request another.")
-        if await self._registration(verified.claims.client_id) != verified.claims.registration:
+        if not await self._is_registered(verified.claims):
             raise InvalidToken("The client of the access token is disabled or was removed.")
         return verified.principal
 
@@ -142,17 +142,18 @@ class AccessTokens:
             raise InvalidToken("The access token is for another server.")
         return _Verified(claims, str(kid), _principal(claims))
 
-    async def _registration(self, client_id: str) -> str | None:
-        """Return which registration of a client is good now; None if none is."""
+    async def _is_registered(self, claims: Claims) -> bool:
+        """Return whether the client of a token is registered as it was then, and may get in."""
         now = time.monotonic()
-        until, registration = self._registrations.get(client_id, (0.0, None))
-        if now >= until:
-            client = await self._clients.get(client_id)
+        until, registration = self._registrations.get(claims.client_id, (0.0, None))
+        # What is kept may be older than a token that another process has issued.
+        if now >= until or registration != claims.registration:
+            client = await self._clients.get(claims.client_id)
             registration = None if client is None or client.disabled else client.registration
-            self._registrations[client_id] = (now + KNOWN_SECONDS, registration)
+            self._registrations[claims.client_id] = (now + KNOWN_SECONDS, registration)
             while len(self._registrations) > MOST_KNOWN:
                 self._registrations.popitem(last=False)
-        return registration
+        return registration == claims.registration
 
 
 def _principal(claims: Claims) -> Principal:

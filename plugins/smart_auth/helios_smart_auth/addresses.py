@@ -96,11 +96,14 @@ class AllowedAddresses(httpcore.AsyncNetworkBackend):
         """Sleep, as httpcore asks between attempts."""
         await anyio.sleep(seconds)
 
-    def _allows(self, address: Address, *, loopback: bool) -> bool:
+    def _allows(self, found: Address, *, loopback: bool) -> bool:
+        address = _meant(found)
         if address.is_link_local or address.is_multicast or address.is_unspecified:
             return False
         if address.is_loopback:
             return loopback or self._allow_private
+        if address.is_reserved:  # among them other forms of IPv4 addresses, such as ::10.0.0.1
+            return False
         return address.is_global or (self._allow_private and address.is_private)
 
 
@@ -110,12 +113,11 @@ async def _resolved(host: str, port: int) -> list[Address]:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise httpcore.ConnectError("the name is unknown") from None
-    return [_plain(str(address[0])) for *_, address in found]
+    return [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
 
 
-def _plain(text: str) -> Address:
-    """Return an address; one that stands for an IPv4 address as that."""
-    address = ipaddress.ip_address(text.partition("%")[0])
+def _meant(address: Address) -> Address:
+    """Return the address that is reached by way of one, which may stand for an IPv4 address."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

@@ -1,5 +1,6 @@
 """Assertions: how a client proves who it is (SMART App Launch 2.2, section 4.2.2.1)."""
 
+import asyncio
 import hashlib
 import math
 import time
@@ -117,18 +118,21 @@ class Assertions:
     async def _sets(
         self, client: Client, urls: Sequence[str], *, again: bool = False
     ) -> list[Sequence[JWK]]:
-        """Return all sets of keys that can be read, at least one."""
+        """Return all sets of keys that can be read, at least one; all are read at once."""
         if not urls:
             return [client.keys]
-        sets, failure = list[Sequence[JWK]](), None
-        for url in urls:
-            try:
-                sets.append(await self._key_sets.read(url, again=again))
-            except Unreadable as error:
-                failure = error
-        if failure is not None and not sets:
-            raise failure
+        found = await asyncio.gather(*(self._readable(url, again=again) for url in urls))
+        sets = [each for each in found if not isinstance(each, Unreadable)]
+        failures = [each for each in found if isinstance(each, Unreadable)]
+        if not sets:
+            raise failures[-1]
         return [*sets, client.keys] if client.keys else sets
+
+    async def _readable(self, url: str, *, again: bool) -> Sequence[JWK] | Unreadable:
+        try:
+            return await self._key_sets.read(url, again=again)
+        except Unreadable as error:
+            return error
 
     async def _spend(self, issuer: str, jti: str, expires: float) -> None:
         """Reserve a jti for as long as an assertion with it could be presented (SM-13)."""

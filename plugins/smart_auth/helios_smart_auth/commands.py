@@ -10,14 +10,18 @@ from typing import Any
 import click
 import msgspec
 
-from helios_core import CommandHost, parse_scope
-from helios_core.fhir import FHIRVersion, load_definitions
+from helios_core import CommandHost, RequestError, Scope, parse_scope
+from helios_core.fhir import FHIRVersion, compile_query, load_definitions
 from helios_smart_auth.addresses import check_url
 from helios_smart_auth.clients import CLIENT_ID, Client, Clients, records_of
 from helios_smart_auth.public_keys import parse_keys, registrable
 from helios_smart_auth.signing_keys import Ring, SigningKeys
 
 LARGEST_FILE = 256 * 1024
+LONGEST_GROUPS = 4 * 1024
+"""How many characters the ids of a client's groups may have together: its tokens have them all."""
+GROUP = re.compile(r"[A-Za-z0-9.-]{1,64}")
+"""What the id of a resource looks like (FHIR R4, datatypes.html#id)."""
 TENANT = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a tenant id looks like, as the server has it."""
 
@@ -73,7 +77,7 @@ def add(host: CommandHost, /, client: str, **fields: Any) -> None:  # noqa: ANN4
         id=client,
         scopes=_checked_scopes(fields["scopes"]),
         tenant=fields["tenant"],
-        groups=fields["groups"] or None,
+        groups=_checked_groups(fields["groups"]) or None,
         **_keys(host, fields["jwks"], fields["jwks_urls"]),
     )
     if not _run(host, lambda them: them.add(new)):
@@ -266,9 +270,43 @@ def _checked_scopes(values: Sequence[str]) -> tuple[str, ...]:
             raise click.BadParameter(
                 f"{word!r} grants nothing: no version of FHIR has a type {scope.resource_type}"
             )
+        if scope.resource_type != "*" and (problem := _problem_of_limit(scope)):
+            raise click.BadParameter(f"{word!r} grants nothing: {problem}")
     if not words:
         raise click.BadParameter("there is no scope")
     return tuple(words)
+
+
+def _problem_of_limit(scope: Scope) -> str | None:
+    """Return why no version of FHIR can evaluate the search of a scope; None if one can."""
+    problem = None
+    for version in FHIRVersion:
+        if scope.resource_type not in load_definitions(version).root_elements:
+            continue
+        try:
+            search = compile_query(version, scope.resource_type, scope.query)
+        except RequestError as error:
+            problem = problem or str(error)
+        else:
+            if not search.lookups:
+                return None
+            problem = problem or "its search depends on other resources"
+    return problem
+
+
+def _checked_groups(values: Sequence[str]) -> tuple[str, ...]:
+    for group in values:
+        if not GROUP.fullmatch(group):
+            raise click.BadParameter(
+                f"{group!r} is not the id of a group: 1 to 64 letters, digits, '-' and '.', "
+                "without Group/ in front"
+            )
+    if sum(map(len, values)) > LONGEST_GROUPS:
+        raise click.BadParameter(
+            f"the ids of the groups have more than {LONGEST_GROUPS} characters together, for which"
+            " a token has no room; register several clients"
+        )
+    return tuple(dict.fromkeys(values))
 
 
 def _cells(client: Client) -> Sequence[str]:

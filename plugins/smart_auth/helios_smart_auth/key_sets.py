@@ -70,14 +70,14 @@ class KeySets:
 
     async def read(self, url: str, *, again: bool = False) -> Sequence[JWK]:
         """
-        Return the keys at an address; `again` if what is kept lacks a key that may be new.
+        Return the keys at an address; `again` if what was returned lacks a key that may be new.
 
         Raises:
             Unreadable: They cannot be read.
         """
         now = self._clock()
         kept = self._kept.get(url)
-        if kept is None or now >= kept.fresh_until or (again and self._may_be_older(kept, now)):
+        if kept is None or self._is_due(kept, now, again=again):
             kept = await self._joined(url)
         if kept.failure is not None:
             raise Unreadable(kept.failure)
@@ -90,8 +90,10 @@ class KeySets:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _may_be_older(self, kept: _Kept, now: float) -> bool:
-        return kept.failure is None and now >= kept.read_at + FORCED_AFTER_SECONDS
+    def _is_due(self, kept: _Kept, now: float, *, again: bool) -> bool:
+        if again:  # whoever has just read a set that may not be kept does not need it anew
+            return kept.failure is None and now >= kept.read_at + FORCED_AFTER_SECONDS
+        return now >= kept.fresh_until
 
     async def _joined(self, url: str) -> _Kept:
         task = self._reading.get(url)

@@ -15,6 +15,8 @@ ALGORITHMS: Final[Mapping[str, str]] = {"RS384": "RSA", "ES384": "EC"}
 CURVE: Final = "P-384"
 RSA_BITS: Final = range(2048, 8193)
 """Shorter keys are weak, and longer ones only cost time."""
+RSA_EXPONENTS: Final = range(3, 2**32)
+"""With 1 everything is a signature, and longer ones only cost time."""
 MOST_KEYS: Final = 100
 """How many keys a set may have."""
 
@@ -136,6 +138,9 @@ def import_key(key: JWK, algorithm: str) -> Key:
     Raises:
         ValueError: It is not good for that.
     """
+    if _PRIVATE & key.keys():
+        # Whoever reads a published private key can sign with it.
+        raise ValueError("it is private or a shared secret")
     if key.get("alg", algorithm) != algorithm:
         raise ValueError(f"its alg is not {algorithm}")
     if key.get("use", "sig") != "sig":
@@ -163,8 +168,8 @@ def _ec_key(key: JWK) -> ECKey:
 def _rsa_key(key: JWK) -> RSAKey:
     if _bits(key["n"]) not in RSA_BITS:
         raise ValueError(f"it does not have {RSA_BITS[0]} to {RSA_BITS[-1]} bits")
-    if _number(key["e"]) < 3:  # noqa: PLR2004  with 1, everything is a signature
-        raise ValueError("its exponent is too small")
+    if _number(key["e"]) not in RSA_EXPONENTS:
+        raise ValueError("its exponent is too small or too large")
     try:
         return RSAKey.import_key({name: key[name] for name in ("kty", "n", "e")})
     except ValueError:

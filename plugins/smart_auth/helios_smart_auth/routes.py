@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, post, route
 from litestar.di import NamedDependency
+from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 
 from helios_core import Backends, Caller
@@ -19,6 +20,7 @@ from helios_smart_auth.settings import SmartAuthSettings
 from helios_smart_auth.signing_keys import SigningKeys
 from helios_smart_auth.token_endpoint import MAX_BYTES, TokenEndpoint, TokenRequest
 
+READ: Final = (HttpMethod.GET, HttpMethod.HEAD)
 NOT_KEPT: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 KEYS_KEPT: Final = {"Cache-Control": "public, max-age=60"}
 
@@ -52,11 +54,11 @@ async def open_routes(
             )
             return _json(body, status, NOT_KEPT)
 
-        @get(JWKS_PATH)
+        @route(JWKS_PATH, http_method=READ, status_code=200)
         async def jwks() -> Response[bytes]:
             return _json({"keys": (await keys.ring()).public}, 200, KEYS_KEPT)
 
-        @get(AUTHORIZE_PATH)
+        @route(AUTHORIZE_PATH, http_method=READ, status_code=400)
         async def authorize() -> Response[bytes]:
             error = "this server authorizes no users; backend services use the token endpoint"
             body = {"error": "unauthorized_client", "error_description": error}

@@ -1,10 +1,14 @@
 """Scopes: what of its request a client is granted."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 import msgspec
 
 from helios_core import Scope, parse_scope
+
+LONGEST: Final = 6 * 1024
+"""How many characters the scopes of a request, or of a token, may have; all types need 4000."""
 
 _LETTERS = "cruds"
 _EVERY_TYPE = "*"
@@ -26,11 +30,26 @@ def granted(requested: str, registered: Iterable[str]) -> Sequence[str]:
     Return what a client that registered some scopes gets of those that it requests.
 
     A scope that is covered stays as it was requested; of others the part that is covered is
-    granted. Words that are no scopes of backend services grant nothing.
+    granted. Words that are no scopes of backend services grant nothing. All of it is at most
+    LONGEST characters long.
+
+    Raises:
+        ValueError: The request, or what it gets, is longer; the message has nothing of it.
     """
+    if len(requested) > LONGEST:
+        raise ValueError(f"scope has more than {LONGEST} characters")
     allowed = list(_words(registered))
-    wanted = _words(dict.fromkeys(requested.split(" ")))
-    return list(dict.fromkeys(part for word in wanted for part in _parts(word, allowed)))
+    parts, length = dict[str, None](), 0
+    for word in _words(dict.fromkeys(requested.split(" "))):
+        for part in _parts(word, allowed):
+            length += 0 if part in parts else len(part) + 1
+            if length > LONGEST:
+                raise ValueError(
+                    f"scope grants more than the {LONGEST} characters that a token has room for; "
+                    "request fewer scopes"
+                )
+            parts[part] = None
+    return list(parts)
 
 
 def _words(texts: Iterable[str]) -> Iterator[_Word]:
@@ -40,14 +59,15 @@ def _words(texts: Iterable[str]) -> Iterator[_Word]:
             yield _Word(text=text, scope=scope)
 
 
-def _parts(requested: _Word, allowed: Sequence[_Word]) -> Iterator[str]:
-    common = [each for word in allowed if (each := _common(requested, word))]
-    if any(_covers(each.scope, requested.scope) for each in common):
-        yield requested.text
-        return
-    for each in common:
-        if not any(_covers(other.scope, each.scope) for other in common if other != each):
-            yield each.text
+def _parts(requested: _Word, allowed: Sequence[_Word]) -> Iterable[str]:
+    if any(_covers(each.scope, requested.scope) for each in allowed):
+        return [requested.text]
+    widest = list[_Word]()
+    for each in filter(None, (_common(requested, word) for word in allowed)):
+        if not any(_covers(other.scope, each.scope) for other in widest):
+            widest = [other for other in widest if not _covers(each.scope, other.scope)]
+            widest.append(each)
+    return [each.text for each in widest]
 
 
 def _common(one: _Word, other: _Word) -> _Word | None:

@@ -1,5 +1,6 @@
 """The keys that sign access tokens, kept in the job store and shared by all processes."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -17,6 +18,8 @@ KEPT_SECONDS: Final = 600
 """How long a retired key is published: twice as long as a token is valid at most."""
 FRESH_SECONDS: Final = 5
 """How soon every process knows that the keys have changed."""
+FORCED_SECONDS: Final = 0.1
+"""The shortest time between two reads that unknown keys of tokens cause."""
 TRIES: Final = 20
 
 
@@ -60,7 +63,8 @@ class SigningKeys:
         self._clock = clock
         self._ring: Ring | None = None
         self._imported = dict[str, ECKey]()
-        self._read_at = 0.0
+        self._read_at = self._forced_at = float("-inf")
+        self._turn = asyncio.Lock()
 
     async def ring(self) -> Ring:
         """
@@ -69,14 +73,8 @@ class SigningKeys:
         Raises:
             BackendUnavailable: The job store cannot respond now.
         """
-        now = time.monotonic()
-        if self._ring is None or now >= self._read_at + FRESH_SECONDS:
-            ring, _ = await self._stored()
-            self._imported = {
-                key.kid: self._imported.get(key.kid) or ECKey.import_key(key.jwk)
-                for key in ring.keys
-            }
-            self._ring, self._read_at = ring, now
+        if self._ring is None or time.monotonic() >= self._read_at + FRESH_SECONDS:
+            return await self._read()
         return self._ring
 
     async def signer(self) -> tuple[str, ECKey]:
@@ -87,6 +85,8 @@ class SigningKeys:
     async def verifier(self, kid: str) -> ECKey | None:
         """Return the key of a kid, or None if no token of it is accepted."""
         ring = await self.ring()
+        if kid not in self._imported:
+            ring = await self._newer_ring(kid)
         now = self._clock()
         accepted = any(
             key.kid == kid and (key.retired_at is None or now < key.retired_at + KEPT_SECONDS)
@@ -112,6 +112,24 @@ class SigningKeys:
                 self._ring = None
                 return changed
         raise BackendUnavailable("other processes rotate the keys all the time; try again")
+
+    async def _newer_ring(self, kid: str) -> Ring:
+        """Return the keys as they are now: another process may sign with a key made since."""
+        async with self._turn:
+            now = time.monotonic()
+            if kid not in self._imported and now >= self._forced_at + FORCED_SECONDS:
+                self._forced_at = now
+                return await self._read()
+        return await self.ring()
+
+    async def _read(self) -> Ring:
+        now = time.monotonic()
+        ring, _ = await self._stored()
+        self._imported = {
+            key.kid: self._imported.get(key.kid) or ECKey.import_key(key.jwk) for key in ring.keys
+        }
+        self._ring, self._read_at = ring, now
+        return ring
 
     async def _stored(self) -> tuple[Ring, bytes]:
         stored = await self._records.record(NAMESPACE, RECORD)

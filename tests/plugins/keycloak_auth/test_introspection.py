@@ -41,6 +41,18 @@ async def test_the_issuer_is_asked_as_the_client_of_the_settings(asking, issuer)
     assert issuer.credentials == [f"Basic {base64.b64encode(b'resource-server:hidden').decode()}"]
 
 
+async def test_credentials_are_encoded_before_they_are_joined(verifier_for, settings, issuer):
+    """RFC 6749, section 2.3.1."""
+    chosen = settings(
+        introspection_client_id="https://fhir.example", introspection_client_secret=Secret("a+ä:%")
+    )
+    async with verifier_for(chosen) as verifier:
+        await verifier.verify(issuer.token())
+
+    joined = b"https%3A%2F%2Ffhir.example:a%2B%C3%A4%3A%25"
+    assert issuer.credentials == [f"Basic {base64.b64encode(joined).decode()}"]
+
+
 async def test_the_issuer_is_asked_once_for_all_who_wait(asking, issuer):
     token = issuer.token()
     await asking.verify(issuer.token(jti="another"))

@@ -255,6 +255,18 @@ async def test_a_revoked_token_is_refused_where_keycloak_is_asked(shared_realm):
         assert await trusting.verify(token)
 
 
+async def test_a_client_that_asks_may_have_any_id_and_any_secret(shared_realm):
+    client, secret = "https://fhir.example:8443/r4", "a+b:c%20%&= ä"
+    document = {"clientId": client, "secret": secret, "serviceAccountsEnabled": True}
+    shared_realm.keycloak.admin("POST", f"/{shared_realm.name}/clients", json=document)
+    options = {
+        "introspection_client_id": client,
+        "introspection_client_secret": Secret(secret),
+    }
+    async with verifying(shared_realm, **options) as verifier:
+        assert await verifier.verify(shared_realm.token())
+
+
 async def test_a_wrong_secret_lets_nobody_in(shared_realm):
     options = {
         "introspection_client_id": "helios-server",

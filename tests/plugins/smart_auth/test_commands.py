@@ -139,6 +139,7 @@ REFUSED = {
     "a point off the curve": ({"keys": [public(EC) | {"x": public(EC)["y"]}]}, "no key"),
     "an exponent of 1": ({"keys": [public(RSA) | {"e": "AQ"}]}, "exponent"),
     "a huge number": ({"keys": [public(RSA) | {"n": "_" * 9000}]}, "no key"),
+    "a huge exponent": ({"keys": [public(RSA) | {"e": "_" * 300}]}, "exponent"),
     "another type of key": ({"keys": [{"kty": "OKP", "kid": "a"}]}, "neither"),
     "a large file": (b" " * 300_000, "more than"),
 }
@@ -162,6 +163,9 @@ def test_a_key_that_cannot_be_used_is_not_registered(shell, content, reason):
         ("lab", "--scope", "system/Patients.rs"),
         ("lab", "--scope", " "),
         ("lab", "--scope", "system/*.rs", "--tenant", "a..b"),
+        ("lab", "--scope", "system/*.rs", "--group", "Group/a"),
+        ("lab", "--scope", "system/*.rs", "--group", ""),
+        ("lab", "--scope", "system/*.rs", *[f"--group={n:064}" for n in range(65)]),
         ("lab",),
         ("lab", "--scope", "system/*.rs", "--jwks-url", "https://a.example/"),
     ],
@@ -173,12 +177,38 @@ def test_a_key_that_cannot_be_used_is_not_registered(shell, content, reason):
         "an unknown type",
         "no word",
         "a tenant",
+        "a reference to a group",
+        "no group",
+        "very many groups",
         "no scope",
         "both keys",
     ],
 )
 def test_what_is_no_registration_is_refused(shell, keys, arguments):
     shell.run("add", *arguments, "--jwks", keys, code=2)
+
+
+@pytest.mark.parametrize(
+    ("search", "reason"),
+    [
+        ("nonsense=a", "no search parameter nonsense"),
+        ("date=soon", "a date"),
+        ("subject.name=x", "depends on other resources"),
+        ("_has:Provenance:target:agent=x", "depends on other resources"),
+    ],
+)
+def test_a_scope_whose_search_means_nothing_is_not_registered(shell, keys, search, reason):
+    scope = f"system/Observation.rs?{search}"
+
+    printed = shell.run("add", "lab", "--jwks", keys, "--scope", scope, code=2)
+
+    assert reason in " ".join(printed.split())
+
+
+def test_a_scope_may_have_a_search_of_one_version_of_fhir_only(shell, keys):
+    scopes = ("system/Observation.rs?category=laboratory", "system/Transport.rs?status=completed")
+
+    shell.run("add", "lab", "--jwks", keys, "--scope", " ".join(scopes))
 
 
 @pytest.mark.parametrize("url", ["http://a.example/", "http://127.0.0.1/", "a", "https://u:p@a/"])

@@ -154,6 +154,15 @@ async def test_a_kid_that_is_not_there_is_looked_for_again_once_in_a_while(publi
     assert len(publisher.requests) == 2
 
 
+async def test_a_set_that_may_not_be_kept_is_read_once_for_one_assertion(publisher):
+    publisher.headers["Cache-Control"] = "no-store"
+    async with opened() as sets:
+        await sets.read(publisher.url)
+        await sets.read(publisher.url, again=True)
+
+    assert len(publisher.requests) == 1
+
+
 async def test_an_address_that_failed_is_left_alone_for_a_moment(publisher):
     publisher.status = "500 No"
     async with opened() as sets:
@@ -242,7 +251,8 @@ REFUSED = [
     *("10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "127.0.0.1", "0.0.0.0"),  # noqa: S104
     *("169.254.169.254", "224.0.0.1", "255.255.255.255", "192.0.2.1", "::1", "::", "fe80::1"),
     *("fc00::1", "ff02::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a00:1"),
-    *("2002:a00:1::", "64:ff9b::7f00:1", "2001:db8::1"),
+    *("2002:a00:1::", "64:ff9b::7f00:1", "2001:db8::1", "::10.0.0.1", "::169.254.169.254"),
+    *("64:ff9b:1::a00:1", "240.0.0.1", "4000::1"),
 ]
 
 
@@ -255,7 +265,7 @@ class Names:
         monkeypatch.setattr(addresses, "_resolved", self.resolved)
 
     async def resolved(self, host, port):
-        return [addresses._plain(str(each)) for each in self.found]
+        return self.found
 
     async def connect_tcp(self, host, port, *_):
         self.connected.append(host)
@@ -285,8 +295,17 @@ async def test_of_several_addresses_the_public_ones_are_tried(monkeypatch):
     assert names.connected == ["8.8.8.8", "2606:4700::1111"]
 
 
+async def test_an_address_that_stands_for_another_one_is_connected_to_as_it_is(monkeypatch):
+    """Where there is no IPv4, the other one cannot be reached."""
+    names = Names(monkeypatch, "64:ff9b::808:808")
+
+    assert await connected(names) is httpcore.ConnectError
+    assert names.connected == ["64:ff9b::808:808"]
+
+
 async def test_private_addresses_can_be_allowed_and_link_local_ones_cannot(monkeypatch):
-    names = Names(monkeypatch, "10.0.0.1", "127.0.0.1", "fd00::1", "169.254.169.254", "fe80::1")
+    others = ("169.254.169.254", "fe80::1", "::169.254.169.254", "240.0.0.1")
+    names = Names(monkeypatch, "10.0.0.1", "127.0.0.1", "fd00::1", *others)
 
     assert await connected(names, allow_private=True) is httpcore.ConnectError
     assert names.connected == ["10.0.0.1", "127.0.0.1", "fd00::1"]

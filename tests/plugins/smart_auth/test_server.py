@@ -26,6 +26,7 @@ from tests.plugins.smart_auth.issuing import EC, RSA, Server, claims, form, head
 
 ORIGIN = "http://fhir.example"
 ROOT = f"{ORIGIN}/base"
+OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 
 
 class Site:
@@ -133,12 +134,28 @@ async def test_the_discovery_document_has_what_clients_and_inferno_require(site)
     assert found["scopes_supported"]
 
 
+@pytest.mark.parametrize("tenant", ["", "/north"])
+async def test_the_capability_statement_names_the_same_token_endpoint(site, tenant):
+    """RC-01: a client that reads it first would go on without a token."""
+    found = (await site.get(f"{tenant}/.well-known/smart-configuration")).json()
+    statement = (await site.get(f"{tenant}/metadata")).json()
+
+    [extension] = statement["rest"][0]["security"]["extension"]
+    assert extension["url"] == OAUTH_URIS
+    assert {part["url"]: part["valueUri"] for part in extension["extension"]} == {
+        "authorize": found["authorization_endpoint"],
+        "token": found["token_endpoint"],
+    }
+
+
 @pytest.mark.parametrize("options", [{"stu2_discovery": False}])
 async def test_an_authorization_endpoint_need_not_be_published(site):
     """SM-04: version 2.2 wants one of servers that launch apps only."""
     found = await site.discovered()
 
     assert "authorization_endpoint" not in found
+    statement = (await site.get("/metadata")).json()
+    assert "extension" not in statement["rest"][0]["security"], "it would need one"
     assert "authorization_code" not in found["grant_types_supported"]
     assert (await site.get("/_plugins/smart_auth/authorize")).status_code in (401, 404)
 
@@ -239,7 +256,10 @@ async def test_a_body_of_another_kind_or_size_is_an_error_of_the_client(site):
             path, content=body, headers={"Content-Type": content_type}
         )
         assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
-    assert (await site.client.get(path)).status_code == 405
+    for method in ("GET", "HEAD", "PUT", "DELETE"):
+        refused = await site.client.request(method, path)
+        assert refused.status_code == 405
+        assert set(refused.headers["allow"].split(", ")) == {"OPTIONS", "POST"}
 
 
 async def test_a_token_of_a_tenants_address_is_one_of_the_server(site):
@@ -266,6 +286,8 @@ async def test_the_public_keys_are_published(site):
     [key] = response.json()["keys"]
     assert key.keys() == {"kty", "crv", "x", "y", "kid", "use", "alg"}
     assert response.headers["cache-control"] == "public, max-age=60"
+    head = await site.client.head("/_plugins/smart_auth/jwks.json")
+    assert (head.status_code, head.content) == (200, b"")
 
 
 async def test_a_token_of_another_issuer_is_refused(site):

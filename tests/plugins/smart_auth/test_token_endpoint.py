@@ -212,6 +212,9 @@ ASSERTIONS = {
     "a key that only signs": head_of(kid="signs"),
     "a key of another algorithm": head_of(kid="other-alg"),
     "two keys of one kid": head_of(kid="double"),
+    "a key that everybody knows": head_of(kid="leaked"),
+    "an RSA key that everybody knows": head_of(RSA, kid="leaked-rsa"),
+    "an exponent of 3000 bits": head_of(RSA, kid="slow"),
 }
 
 REGISTERED = [
@@ -224,6 +227,9 @@ REGISTERED = [
     public(EC, kid="other-alg", alg="ES512"),
     public(EC, kid="double"),
     public(STRANGER, kid="double"),
+    {**EC.as_dict(private=True), "kid": "leaked"},
+    {**public(RSA, kid="leaked-rsa"), "p": RSA.as_dict(private=True)["p"]},
+    public(rsa_key("slow", 4096), kid="slow", e="_" * 400),
 ]
 
 SCOPES = {
@@ -442,6 +448,22 @@ class TestAddressesOfKeys:
         del server.sets.sets[JKU]
         said = await refused(server, form(body_of(jti="two")), "invalid_client")
         assert "cannot be read" in said
+
+    async def test_all_sets_are_read_at_the_same_time(self, server, monkeypatch):
+        """So that several slow servers cost as much time as one."""
+        read, asked, all_asked = server.sets.read, [], asyncio.Event()
+
+        async def waiting(url, **options):
+            asked.append(url)
+            if len(asked) == 2:
+                all_asked.set()
+            await all_asked.wait()
+            return await read(url, **options)
+
+        monkeypatch.setattr(server.sets, "read", waiting)
+
+        assert (await server.post(form()))[0] == 200
+        assert asked == [JKU, OTHER_JKU]
 
     async def test_an_inline_client_has_no_jku(self, server):
         await server.register("inline")

@@ -1,5 +1,6 @@
 """The verifier, held to its contract, and what makes a token invalid before it expires."""
 
+import asyncio
 import time
 from datetime import timedelta
 from typing import ClassVar
@@ -185,6 +186,51 @@ async def test_a_revoked_key_verifies_nothing(server):
 
     with pytest.raises(InvalidToken):
         await server.tokens.verify(token)
+
+
+async def test_a_token_of_a_key_that_another_process_has_just_made_is_accepted(server):
+    await server.register()
+    other = Server(server.clients._records)
+    await other.tokens.verify(await server.token())
+    await server.keys.rotate()
+    tokens = [await server.token(scope=f"system/Patient.rs {n}") for n in range(3)]
+
+    found = await asyncio.gather(*map(other.tokens.verify, tokens))
+
+    assert [principal.scopes for principal in found] == [("system/Patient.rs",)] * 3
+
+
+async def test_a_token_of_a_client_that_was_registered_anew_a_moment_ago_is_accepted(server):
+    await server.register()
+    other = Server(server.clients._records)
+    old = await server.token()
+    await other.tokens.verify(old)
+    await server.clients.remove("lab")
+    await server.register()
+
+    assert await other.tokens.verify(await server.token(scope="system/Patient.rs"))
+    with pytest.raises(InvalidToken):
+        await other.tokens.verify(old)
+
+
+async def test_a_flood_of_unknown_keys_does_not_read_the_keys_each_time(server, monkeypatch):
+    for name in ("FRESH_SECONDS", "FORCED_SECONDS"):
+        monkeypatch.setattr(signing_keys, name, 3600)
+    await server.register()
+    _, key = await server.keys.signer()
+    reads = []
+    record = server.clients._records.record
+
+    async def counted(*names):
+        reads.append(names)
+        return await record(*names)
+
+    monkeypatch.setattr(server.clients._records, "record", counted)
+    tokens = [sign(header(key, kid=f"{n}", typ="at+jwt"), {}, key) for n in range(20)]
+    found = await asyncio.gather(*map(server.tokens.verify, tokens), return_exceptions=True)
+
+    assert {type(each) for each in found} == {InvalidToken}
+    assert len(reads) == 1
 
 
 async def test_a_token_of_another_base_is_refused_only_where_the_base_is_set(server):
