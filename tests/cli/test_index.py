@@ -130,5 +130,5 @@ def test_a_cluster_that_is_down_is_named_with_its_setting(selected):
     result = helios("status")
 
     assert result.exit_code == 1
-    assert "did not answer (ConnectionError)" in result.stderr
+    assert "did not respond (ConnectionError)" in result.stderr
     assert "HFS_ELASTICSEARCH_NODES is http://127.0.0.1:1" in result.stderr

@@ -1,4 +1,4 @@
-"""The client of a cluster, which logs and warns of nothing that a request or an answer holds."""
+"""The client of a cluster, which never logs the content of requests and responses."""
 
 import logging
 from http import HTTPStatus
@@ -29,7 +29,7 @@ _OPENING_SECONDS = 5
 
 
 class _Node(AiohttpHttpNode):
-    """A node whose requests are not logged, and that connects no more once it is closed."""
+    """A node whose requests are not logged, and which does not reconnect after `close`."""
 
     _closed = False
 
@@ -42,20 +42,20 @@ class _Node(AiohttpHttpNode):
         request_timeout: DefaultType | float | None = DEFAULT,
     ) -> NodeApiResponse:
         """
-        Send a request, and drop the warnings that its answer carries.
+        Send a request, and drop the warnings in its response.
 
         Raises:
             ConnectionError: The client was closed.
-            UnsupportedProductError: The answer is no JSON, and not one of a proxy whose server is
-                down.
+            UnsupportedProductError: A response below status 500 is not JSON, so that the server
+                        is not Elasticsearch. (A proxy whose server is down responds with 5xx.)
         """
         if self._closed:
             # The class above would open a session that nobody closes.
             raise elastic_transport.ConnectionError("the client is closed")
-        # aiohttp sends bytes in one go, and warns of it if they are many.
+        # aiohttp writes bytes at once, and warns if there are many; it reads a file in chunks.
         sent = cast("bytes", BytesIO(body)) if body else None
         response = await super().perform_request(method, target, sent, headers, request_timeout)
-        # The client would show them on standard error, for example that security is off.
+        # The client would print them on standard error, for example that security is off.
         response.meta.headers.pop("warning", None)
         meta = response.meta
         is_down = meta.status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -64,16 +64,16 @@ class _Node(AiohttpHttpNode):
         return response
 
     async def close(self) -> None:  # type: ignore[override]  # asynchronous, as above
-        """Close the connections, for good."""
+        """Close all connections; later requests fail."""
         self._closed = True
         await super().close()
 
     def _log_request(self, *_arguments: object, **_options: object) -> None:
-        """Log nothing: bodies have hashes of values, and ids."""
+        """Log nothing: bodies contain ids and hashes of values."""
 
 
 class _Serializer(JsonSerializer):
-    """JSON by the library that the server uses for everything else."""
+    """JSON as the rest of the server reads and writes it, by msgspec."""
 
     def dumps(self, data: Any) -> bytes:  # noqa: ANN401 - whatever the client sends
         return data if isinstance(data, bytes) else msgspec.json.encode(data)
@@ -87,13 +87,13 @@ class _Serializer(JsonSerializer):
 
 def make_client(settings: ElasticsearchSettings) -> AsyncElasticsearch:
     """
-    Return a client, which connects when something is asked of it.
+    Return a client, which connects with its first request.
 
     Raises:
-        ConfigurationError: The file of authorities cannot be used.
+        ConfigurationError: An address or the CA file cannot be used.
     """
-    # Its lines show addresses of requests, and errors with what servers and proxies say. What
-    # fails for good is raised; what the next node does instead is of no interest.
+    # Its log lines contain URLs of requests and error texts of servers and proxies. A request
+    # that fails on all nodes raises; one that succeeds on another node needs no log line.
     logging.getLogger("elastic_transport").setLevel(logging.CRITICAL)
     options: dict[str, Any] = {}
     if settings.api_key is not None:
@@ -107,7 +107,8 @@ def make_client(settings: ElasticsearchSettings) -> AsyncElasticsearch:
             [_with_port(node) for node in settings.nodes],
             node_class=_Node,
             request_timeout=settings.timeout.total_seconds(),
-            # Each node is asked once, and one again whose connection was closed meanwhile.
+            # Every node gets one attempt, and one more is left for a connection that was closed
+            # while it was idle.
             max_retries=len(settings.nodes),
             serializers=dict.fromkeys(_JSON, _Serializer()),
             **options,
@@ -123,12 +124,12 @@ async def require_elasticsearch(
     client: AsyncElasticsearch, settings: ElasticsearchSettings
 ) -> None:
     """
-    Refuse a server that is not Elasticsearch, and credentials that are refused.
+    Raise an error if the server is not Elasticsearch or refuses the credentials.
 
-    A server that does not answer is none of these: it may be back when it is needed.
+    A server that does not respond is accepted: it may be back when it is needed.
 
     Raises:
-        ConfigurationError: Only the operator can change what is wrong.
+        ConfigurationError: The server is not Elasticsearch, or it refuses the credentials.
     """
     limit = min(_OPENING_SECONDS, settings.timeout.total_seconds())
     try:
@@ -138,7 +139,7 @@ async def require_elasticsearch(
         cause = error.__cause__
         if isinstance(cause, UnsupportedProductError):
             raise ConfigurationError(
-                "What HFS_ELASTICSEARCH_NODES names does not say that it is Elasticsearch;"
+                "The server at HFS_ELASTICSEARCH_NODES does not identify itself as Elasticsearch;"
                 " OpenSearch is not supported"
             ) from error
         if (
@@ -150,7 +151,7 @@ async def require_elasticsearch(
 
 
 def _with_port(node: str) -> str:
-    """Return an address with a port, which the client insists on."""
+    """Return an address with a port, which the client requires."""
     scheme, _, rest = node.rstrip("/").partition("://")
     has_port = ":" in rest.rpartition("]")[2]
     port = 443 if scheme == "https" else 80

@@ -1,4 +1,4 @@
-"""Documents: entries as they are stored, and what is read of them."""
+"""Documents: index entries as Elasticsearch stores and returns them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,16 +10,16 @@ from helios_core.fhir import Extremes, IndexTerms, ValueOrder
 from helios_elasticsearch.mappings import end_field, value_field
 
 SIGN = 1 << 63
-"""Added to a signed number of 64 bits it makes an unsigned one, in the same order."""
+"""Added to a signed 64-bit number, it makes an unsigned one and keeps the order."""
 
 BATCH_BYTES = 4 * 1024 * 1024
-"""How large a bulk request is, unless a single entry is larger."""
+"""The largest bulk request in bytes, unless a single entry is larger."""
 
 _HALF = (1 << 64) - 1
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """An interval of addresses, both inclusive."""
+    """An interval of IPv6 addresses, both ends inclusive; see `address`."""
 
     gte: str
     lte: str
@@ -38,13 +38,13 @@ class _Document(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Indexed(msgspec.Struct, frozen=True):
-    """What an entry is found by."""
+    """The fields that the search terms of an entry are decoded from."""
 
     terms: Sequence[int] = ()
     spans: Sequence[Bounds] = ()
 
     def decode(self) -> IndexTerms:
-        """Return the terms as they were applied."""
+        """Return the terms of the entry that was stored."""
         spans = ((number_of(span.gte), number_of(span.lte)) for span in self.spans)
         return IndexTerms(
             terms=frozenset(self.terms),
@@ -70,7 +70,7 @@ class Hit(msgspec.Struct, frozen=True):
     sort: Sequence[Any] = ()
 
     def version(self, order: SortOrder | ValueOrder) -> IndexedVersion:
-        """Return the entry as it was found in an order."""
+        """Return the entry of a hit; it has a `value` if it was sorted by a value."""
         fields = self.fields
         return IndexedVersion(
             id=fields.id[0],
@@ -86,13 +86,13 @@ class Hit(msgspec.Struct, frozen=True):
 
 
 WITHOUT_VALUE = {False: SIGN - 1, True: -SIGN}
-"""By whether an order is descending: what Elasticsearch puts for a number that is not there."""
+"""What Elasticsearch returns as the sort value of a missing number, by `descending`."""
 
 FIELDS = list(_Fields.__struct_fields__)
-"""The fields that a hit is asked for."""
+"""The fields that are requested of every hit."""
 
 INDEXED = list(_Indexed.__struct_fields__)
-"""The parts of the source that a hit is asked for where it is to be looked at again."""
+"""The parts of the source that are also requested when hits have to be checked."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -103,7 +103,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 def encode(entries: Iterable[IndexEntry], build: str) -> list[Batch]:
-    """Return requests that store entries of a build, each unless a newer one is stored."""
+    """Return bulk requests that store entries, except those of which a newer version is stored."""
     encoder, lines = msgspec.json.Encoder(), list[bytes]()
     batches, size = list[Batch](), 0
     for entry in entries:
@@ -130,23 +130,23 @@ def encode_deletions(names: Iterable[str]) -> bytes:
 
 
 def build_prefix(build: str) -> str:
-    """Return how the collections of a build begin."""
+    """Return the prefix of all collections of a build."""
     return f"{build}/"
 
 
 def collection(build: str, resource_type: str) -> str:
-    """Return what all entries of a type in a build have in common."""
+    """Return the name of the collection of one resource type in a build."""
     return build_prefix(build) + resource_type
 
 
 def address(group: int, instant: int) -> str:
-    """Return two signed numbers of 64 bits as an address of IPv6, in the same order."""
+    """Return two signed 64-bit numbers as one IPv6 address, which sorts as the pair does."""
     text = f"{(group + SIGN) << 64 | (instant + SIGN):032x}"
-    return ":".join([text[place : place + 4] for place in range(0, 32, 4)])
+    return ":".join([text[offset : offset + 4] for offset in range(0, 32, 4)])
 
 
 def number_of(text: str) -> int:
-    """Return the number of an address that `address` made."""
+    """Return the 128-bit number of an address that `address` returned."""
     return int(text.replace(":", ""), 16)
 
 
@@ -174,11 +174,11 @@ def _document(entry: IndexEntry, of_type: str) -> _Document:
 
 def _values(values: Sequence[Extremes | None]) -> dict[str, int | Sequence[int]]:
     fields = dict[str, int | Sequence[int]]()
-    for number, each in enumerate(values):
-        if each is None:
+    for number, extremes in enumerate(values):
+        if extremes is None:
             continue
-        least, greatest = each.least, each.greatest
-        # An order takes the lower or the higher one of the two.
+        least, greatest = extremes.least, extremes.greatest
+        # Of two numbers, an ascending order sorts by the lower, a descending one by the higher.
         both = least[0] != greatest[0]
         fields[value_field(number)] = [least[0], greatest[0]] if both else least[0]
         fields[end_field(number, descending=False)] = least[1]

@@ -1,4 +1,4 @@
-"""The search index."""
+"""The search index in Elasticsearch."""
 
 import secrets
 from collections import OrderedDict
@@ -29,26 +29,27 @@ from helios_elasticsearch.settings import ElasticsearchSettings
 from helios_elasticsearch.states import State, States, Stored
 
 ENTRIES_AT_ONCE = 1000
-"""How many entries are encoded together, outside of the event loop."""
+"""How many entries are encoded in one call of a thread."""
 
 REMEMBERED = 1000
-"""Of how many datasets it is remembered where their entries are."""
+"""For how many datasets the location of their entries is remembered."""
 
 STALE_AT_ONCE = 5000
 """How many entries of earlier epochs are removed by one `advance`."""
 
 _STORED = frozenset({200, 201, 409})
-"""Status codes of an entry that is stored, or of which a newer version is."""
+"""Status codes of an entry that is stored, or of which a newer version is stored."""
 
 _REMOVED = frozenset({200, 404})
-"""Status codes of a document that is not there any more."""
+"""Status codes of a document that no longer exists."""
 
 
 class ElasticsearchIndex(SearchIndex):
     """
-    Keeps the entries of a FHIR version in one index, those of each epoch with a mark of its own.
+    Keeps the entries of a FHIR version in one Elasticsearch index, marked with their build.
 
-    Pages begin behind a place in their order, so that nothing is kept open between them.
+    Each epoch of a dataset has a build of its own. A page begins after the sort values of the last
+    one (`search_after`), so nothing is kept open between pages.
     """
 
     def __init__(self, client: AsyncElasticsearch, settings: ElasticsearchSettings) -> None:
@@ -56,19 +57,19 @@ class ElasticsearchIndex(SearchIndex):
         self._settings = settings
         self._states = States(client, settings)
         self._last = OrderedDict[Dataset, State]()
-        """The state that was read last of each dataset, the latest at the end."""
+        """The last state of each dataset that was read, most recently read last."""
 
     async def state(self, dataset: Dataset) -> IndexState | None:
-        """Read the state of a dataset."""
+        """Return the state of a dataset, or None if it was never built."""
         stored = await self._read(dataset)
         return None if stored is None else stored.state.public
 
     async def datasets(self) -> Sequence[Dataset]:
-        """Search for all states."""
+        """Return all datasets that have a state."""
         return await self._states.datasets()
 
     async def reset(self, dataset: Dataset, epoch: str, *, expected: str | None) -> IndexState:
-        """Begin a new mark; entries with the old one are removed by and by (I6)."""
+        """Begin a new build; `advance` removes the entries of the old ones gradually (I6)."""
         while True:
             before = await self._states.read(dataset)
             if before is not None and before.state.epoch != expected:
@@ -86,23 +87,23 @@ class ElasticsearchIndex(SearchIndex):
                 return state.public
 
     async def apply(self, dataset: Dataset, epoch: str, entries: Sequence[IndexEntry]) -> None:
-        """Store entries under the mark of their epoch, unless newer ones are stored (I1, I2)."""
+        """Store entries in the build of their epoch, unless newer ones are stored (I1, I2)."""
         state = await self._present(dataset, epoch)
         if state is None:
             return
         remaining = iter(entries)
-        while some := list(islice(remaining, ENTRIES_AT_ONCE)):
-            for batch in await in_thread(encode, some, state.build):
+        while chunk := list(islice(remaining, ENTRIES_AT_ONCE)):
+            for batch in await in_thread(encode, chunk, state.build):
                 await bulk(
                     self._client, state.entries, batch.lines, batch.operations, fine=_STORED
                 )
-        # Also where all were stored before: whoever did may not have come this far.
+        # Even if all entries were stored before: their writer may have failed before its refresh.
         await refresh(self._client, state.entries)
 
     async def advance(
         self, dataset: Dataset, epoch: str, *, reached: datetime | None, note: str = ""
     ) -> bool:
-        """Change the state, and remove some of what earlier epochs have left (I5, I6)."""
+        """Change the state, and remove some entries of earlier epochs (I5, I6)."""
         stamp = None if reached is None else to_stamp(reached)
         while (before := await self._states.read(dataset)) and before.state.epoch == epoch:
             if _is_before(stamp, before.state.reached):
@@ -126,19 +127,19 @@ class ElasticsearchIndex(SearchIndex):
         count: int,
         after: IndexedVersion | None = None,
     ) -> Sequence[IndexedVersion]:
-        """Search behind a position, by as many requests as the prefilter takes (I3, I4)."""
+        """Return a page after a position, by as many requests as the prefilter takes (I3, I4)."""
         state = await self._known(_dataset(key), epoch)
         if state is None:
             return ()
         return await Search(self._client, state, key, query).page(count, after)
 
     async def count(self, key: TypeKey, epoch: str, query: IndexQuery) -> int:
-        """Count what `find` lists, without listing it wherever one request can."""
+        """Count what `find` returns, by one request where that is possible."""
         state = await self._known(_dataset(key), epoch)
         return 0 if state is None else await Search(self._client, state, key, query).total()
 
     async def size(self, dataset: Dataset, epoch: str) -> int:
-        """Count what has the mark of an epoch."""
+        """Count the entries of an epoch."""
         state = await self._present(dataset, epoch)
         if state is None:
             return 0
@@ -147,7 +148,7 @@ class ElasticsearchIndex(SearchIndex):
     async def _read(self, dataset: Dataset) -> Stored | None:
         stored = await self._states.read(dataset)
         if stored is not None:
-            # A note can be large, and those that are stale change.
+            # Notes can be large, and the list of stale builds changes.
             self._last[dataset] = msgspec.structs.replace(stored.state, note="", stale=())
             self._last.move_to_end(dataset)
             if len(self._last) > REMEMBERED:
@@ -161,10 +162,10 @@ class ElasticsearchIndex(SearchIndex):
 
     async def _known(self, dataset: Dataset, epoch: str) -> State | None:
         """
-        Return a state of a dataset that says where the entries of this epoch are.
+        Return a state of a dataset that locates the entries of this epoch.
 
-        That is the same as long as there is the epoch. Who asks for entries has read the state
-        just now, and reads it again afterwards.
+        They never move within an epoch, so a remembered state will do. Callers read the current
+        state themselves before and after a search.
         """
         last = self._last.get(dataset)
         if last is not None and last.epoch == epoch:
@@ -172,17 +173,17 @@ class ElasticsearchIndex(SearchIndex):
         return await self._present(dataset, epoch)
 
     async def _index_of(self, dataset: Dataset) -> str:
-        """Return the alias of an index for entries of a FHIR version; there may be a new one."""
+        """Return the alias of the index for entries of a FHIR version; create a missing one."""
         pattern = entries_alias(self._settings, dataset.fhir_version, "*")
         if found := await aliases(self._client, pattern):
             return found[0]
-        # A name that never was: a state leads to the index that it was written for, or to none.
+        # A new name, so that a state refers to the index that it was written for, or to none.
         alias = entries_alias(self._settings, dataset.fhir_version, secrets.token_hex(4))
         await create_index(self._client, alias, entries_index(self._settings))
         return alias
 
     async def _without_stale(self, state: State) -> tuple[str, ...]:
-        """Remove some entries of earlier epochs; return the marks of which there may be more."""
+        """Remove some entries of earlier builds; return the builds that may have more."""
         if not state.stale:
             return ()
         found = await hits_of(
@@ -212,7 +213,7 @@ def _dataset(key: TypeKey) -> Dataset:
 
 
 def _is_before(one: int | None, other: int | None) -> bool:
-    """Whether an instant is before another one; None is before all."""
+    """Return whether one instant is before another; None is before every instant."""
     return other is not None and (one is None or one < other)
 
 

@@ -1,4 +1,4 @@
-"""The indices: how they are named, and the fixed number of fields that each has."""
+"""Names, settings and mappings of the indices; each has a fixed number of fields."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from helios_elasticsearch.errors import kind_of, translated
 from helios_elasticsearch.settings import ElasticsearchSettings
 
 LAYOUT = 2
-"""Incremented when a mapping changes; indices of another layout are not looked at."""
+"""Incremented when a mapping changes; indices of another layout are ignored."""
 
 MAX_VALUES = 65_536
 """How many terms or ids one query may have (index.max_terms_count)."""
 
 MAX_HITS = 10_000
-"""How many entries one answer may have (index.max_result_window)."""
+"""How many entries one response may have (index.max_result_window)."""
 
 _ONLY_READ = {"type": "keyword", "index": False, "doc_values": False}
 
@@ -24,17 +24,17 @@ _COMMON = {"auto_expand_replicas": "0-1"}
 
 
 def all_aliases(settings: ElasticsearchSettings) -> str:
-    """Return the pattern of the names by which indices are addressed."""
+    """Return the pattern of all aliases."""
     return f"{settings.prefix}-{LAYOUT}-*"
 
 
 def state_alias(settings: ElasticsearchSettings) -> str:
-    """Return the name by which the states of all datasets are addressed."""
+    """Return the alias of the index of all states."""
     return f"{settings.prefix}-{LAYOUT}-state"
 
 
 def state_index() -> dict[str, Any]:
-    """Return settings and mappings of the states."""
+    """Return settings and mappings of the index of all states."""
     return {
         "settings": {**_COMMON, "number_of_shards": 1},
         "mappings": {
@@ -54,36 +54,36 @@ def state_index() -> dict[str, Any]:
 
 
 def entries_alias(settings: ElasticsearchSettings, version: FHIRVersion, suffix: str) -> str:
-    """Return a name by which entries of a FHIR version are addressed; `*` matches them all."""
+    """Return an alias of the entries of a FHIR version; the suffix `*` makes a pattern of all."""
     return f"{settings.prefix}-{LAYOUT}-{version.value.lower()}-{suffix}"
 
 
 def entries_index(settings: ElasticsearchSettings) -> dict[str, Any]:
-    """Return settings and mappings of the entries of one FHIR version."""
+    """Return settings and mappings of an index of entries."""
     return {
         "settings": {
             **_COMMON,
             "number_of_shards": settings.shards,
-            # Whoever applies entries refreshes.
+            # `apply` refreshes.
             "refresh_interval": "-1",
             "max_terms_count": MAX_VALUES,
             "max_result_window": MAX_HITS,
-            # Pages by id end where they are full: nothing behind them is looked at.
+            # Sorted like a page by id, so that a search can stop at the end of the page.
             "sort.field": ["collection", "id"],
             "sort.order": ["asc", "asc"],
         },
         "mappings": {
             "dynamic": "strict",
             "properties": {
-                # The build and the type, of every entry and of those that are no deletions.
+                # Both are build and type; `live` is missing from entries of deleted resources.
                 "collection": {"type": "keyword"},
                 "live": {"type": "keyword"},
                 "id": {"type": "keyword"},
                 "version": {"type": "long", "index": False},
                 "updated": {"type": "long"},
-                # Postings of keywords are intersected faster than trees of numbers.
+                # Elasticsearch intersects postings of keywords faster than trees of numbers.
                 "terms": {"type": "keyword", "doc_values": False},
-                # Two numbers of 64 bits, a group and an instant, make one of the 128 of IPv6.
+                # A group and an instant, 64 bits each, make one IPv6 address of 128 bits.
                 "spans": {"type": "ip_range"},
                 "starts": {"type": "ip", "doc_values": False},
                 "values": {"properties": _values()},
@@ -93,17 +93,17 @@ def entries_index(settings: ElasticsearchSettings) -> dict[str, Any]:
 
 
 def value_field(number: int) -> str:
-    """Return the field of what comes first in one order of values, for either direction."""
+    """Return the field of the first sort value of an order, for both directions."""
     return f"first{number}"
 
 
 def end_field(number: int, *, descending: bool) -> str:
-    """Return the field of what comes second in one order of values, for one direction."""
+    """Return the field of the second sort value of an order, for one direction."""
     return f"{'greatest' if descending else 'least'}{number}"
 
 
 def _values() -> dict[str, Any]:
-    """Return the fields of all orders: what comes first lets pages skip what is behind them."""
+    """Return the fields of all orders; the first value is indexed, so that pages can skip."""
     fields = dict[str, Any]()
     for number in range(MAX_VALUE_ORDERS):
         fields[value_field(number)] = {"type": "long"}
@@ -115,23 +115,23 @@ def _values() -> dict[str, Any]:
 async def aliases(client: AsyncElasticsearch, pattern: str) -> list[str]:
     """Return the aliases that a pattern with `*` matches, in alphabetical order."""
     with translated():
-        answer = await client.indices.get_alias(name=pattern)
-        found = msgspec.convert(answer.body, dict[str, _Aliases])
+        response = await client.indices.get_alias(name=pattern)
+        found = msgspec.convert(response.body, dict[str, _Aliases])
     return sorted(name for index in found.values() for name in index.aliases)
 
 
 async def create_index(client: AsyncElasticsearch, alias: str, body: dict[str, Any]) -> None:
-    """Create an index under an alias, unless it is there."""
+    """Create an index with an alias, unless it exists."""
     with translated():
         try:
-            answer = await client.indices.create(
+            response = await client.indices.create(
                 index=f"{alias}-index", aliases={alias: {}}, **body
             )
         except BadRequestError as error:
             if kind_of(error) != "resource_already_exists_exception":
                 raise
         else:
-            msgspec.convert(answer.body, _Created)
+            msgspec.convert(response.body, _Created)
 
 
 class _Aliases(msgspec.Struct, frozen=True):

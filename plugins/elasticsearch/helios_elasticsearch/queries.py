@@ -1,4 +1,4 @@
-"""Queries: what is asked of the index for a prefilter, within the limits of Elasticsearch."""
+"""Prefilters as queries of Elasticsearch, within its limits."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -27,21 +27,21 @@ MAX_CLAUSES = 900
 Query: TypeAlias = dict[str, Any]
 
 _EVERYTHING = 1 << 30
-"""The rank of what all entries satisfy."""
+"""The rank of a condition that all entries satisfy."""
 
 _NOTHING: Query = {"match_none": {}}
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A query that finds everything that is asked for, and maybe more."""
+    """A query that finds every entry that is requested, and maybe more."""
 
     query: Query
     exact: bool
-    """Whether it finds nothing more; otherwise each hit is to be looked at again."""
+    """Whether it finds nothing else; otherwise each hit has to be checked."""
 
 
 def requests(collection: str, query: IndexQuery) -> list[Request]:
-    """Return the queries that find together what is requested; most often it is one."""
+    """Return the queries that together find what is requested; it is one in most cases."""
     found = _requests({"term": {"live": collection}}, query.prefilter)
     if query.changed_after is not None:
         changed = _filter(
@@ -53,22 +53,22 @@ def requests(collection: str, query: IndexQuery) -> list[Request]:
 
 
 def sort_of(order: SortOrder | ValueOrder) -> list[dict[str, Any]]:
-    """Return an order in which no two entries of a collection are equal."""
+    """Return a `sort` in which no two entries of a collection are equal."""
     if isinstance(order, ValueOrder):
         names = value_field(order.number), end_field(order.number, descending=order.descending)
-        # Of several numbers in a field the lowest counts, or in descending order the highest.
+        # Elasticsearch sorts a field of several numbers by the lowest, descending by the highest.
         how = {"order": "desc" if order.descending else "asc", "missing": "_last"}
         return [*({f"values.{name}": how} for name in names), {"id": "asc"}]
     direction = "desc" if order in DESCENDING_ORDERS else "asc"
     if order is SortOrder.ID:
-        return [{"collection": "asc"}, {"id": "asc"}]  # that of the index itself
+        return [{"collection": "asc"}, {"id": "asc"}]  # the sort order of the index itself
     if order is SortOrder.ID_DESCENDING:
         return [{"id": "desc"}]
     return [{"updated": direction}, {"id": "asc"}]
 
 
 def place_of(order: SortOrder | ValueOrder, collection: str, version: IndexedVersion) -> list[Any]:
-    """Return where an entry is in an order, for `search_after`."""
+    """Return the sort values of an entry, for `search_after`."""
     if isinstance(order, ValueOrder):
         return [*(version.value or [WITHOUT_VALUE[order.descending]] * 2), version.id]
     if order is SortOrder.ID:
@@ -96,7 +96,7 @@ def _any(conditions: Iterable[Query]) -> Query:
 
 
 def _condition(prefilter: Prefilter) -> Query:
-    """Return a condition that holds of everything that satisfies a prefilter."""
+    """Return a condition that every entry fulfils that satisfies a prefilter."""
     match prefilter:
         case AnyTerm(terms):
             return {"terms": {"terms": list(terms)}}
@@ -115,11 +115,11 @@ def _condition(prefilter: Prefilter) -> Query:
 
 def _span_conditions(span: SpanWithin) -> list[Query]:
     """
-    Return conditions that hold of every resource with such a span.
+    Return conditions that every resource with such a span fulfils.
 
-    They hold of no other one if there is a single condition; different spans may satisfy several.
+    A single condition is exact. Several are not: different spans of a resource may fulfil them.
     """
-    low_from, low_to, high_from, high_to = (address(span.group, each) for each in span.bounds)
+    low_from, low_to, high_from, high_to = (address(span.group, bound) for bound in span.bounds)
     starts_within = span.low_from is not None and span.low_to is not None
     conditions = list[Query]()
     if starts_within:
@@ -158,19 +158,19 @@ def _clauses(prefilter: Prefilter) -> int:
 
 
 def _pieces(prefilter: Prefilter) -> list[Prefilter]:
-    """Return prefilters with at most `MAX_VALUES` values in a row; one of them is satisfied."""
+    """Split a prefilter into alternatives with at most `MAX_VALUES` values per condition."""
     match prefilter:
         case AnyTerm(terms):
-            return [AnyTerm(frozenset(some)) for some in _chunks(sorted(terms))]
+            return [AnyTerm(frozenset(chunk)) for chunk in _chunks(sorted(terms))]
         case AnyId(ids):
-            return [AnyId(frozenset(some)) for some in _chunks(sorted(ids))]
+            return [AnyId(frozenset(chunk)) for chunk in _chunks(sorted(ids))]
         case AllOf(parts):
-            return [AllOf(each) for each in product(*map(_pieces, parts))]
+            return [AllOf(pieces) for pieces in product(*map(_pieces, parts))]
         case AnyOf(parts):
-            pieces = [_pieces(part) for part in parts]
-            if all(len(each) == 1 for each in pieces):
+            pieces_by_part = [_pieces(part) for part in parts]
+            if all(len(pieces) == 1 for pieces in pieces_by_part):
                 return [prefilter]
-            return [one for each in pieces for one in each]
+            return [piece for pieces in pieces_by_part for piece in pieces]
     return [prefilter]
 
 
@@ -180,7 +180,7 @@ def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
 
 
 def _weakened(prefilter: Prefilter) -> Prefilter:
-    """Return a prefilter of a few conditions that every resource satisfies that satisfies this."""
+    """Return a broader prefilter of fewer conditions; it may accept more resources."""
     match prefilter:
         case AllOf(parts):
             return min(map(_weakened, parts), key=_breadth, default=prefilter)
@@ -192,7 +192,7 @@ def _weakened(prefilter: Prefilter) -> Prefilter:
 
 
 def _breadth(weakened: Prefilter) -> int:
-    """Return the rank of a weakened prefilter by how much it may find; 0 is least."""
+    """Return the rank of a weakened prefilter by how much it may find, from 0 upwards."""
     match weakened:
         case AllOf():
             return _EVERYTHING
@@ -202,7 +202,7 @@ def _breadth(weakened: Prefilter) -> int:
 
 
 def _union(parts: Iterable[Prefilter]) -> Prefilter:
-    """Return the union of weakened prefilters, with one condition for all of a kind."""
+    """Return the union of weakened prefilters, with one condition each for terms and ids."""
     terms, ids, spans = set[int](), set[str](), set[SpanWithin]()
     for part in parts:
         for each in part.parts if isinstance(part, AnyOf) else (part,):

@@ -1,4 +1,4 @@
-"""Searches and their responses, which are complete or refused."""
+"""Searches and bulk requests whose responses are complete, or else raise an error."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -56,10 +56,10 @@ async def hits_of(
     **search: Any,  # noqa: ANN401 - as the client has them
 ) -> Sequence[Any]:
     """
-    Return these parts of the hits of a search.
+    Return the named parts of each hit of a search.
 
     Raises:
-        BackendUnavailable: It could not search everything.
+        BackendUnavailable: Not every shard was searched.
     """
     path = [*_COMPLETE, *(f"hits.hits.{part}" for part in parts)]
     found = await _search(client, index, filter_path=path, track_total_hits=False, **search)
@@ -71,7 +71,7 @@ async def total_of(client: AsyncElasticsearch, index: str, query: dict[str, Any]
     Return how many documents a query finds.
 
     Raises:
-        BackendUnavailable: It could not search everything.
+        BackendUnavailable: Not every shard was searched.
     """
     path = [*_COMPLETE, "hits.total.value"]
     options = {"filter_path": path, "track_total_hits": True, "size": 0}
@@ -83,14 +83,14 @@ async def total_of(client: AsyncElasticsearch, index: str, query: dict[str, Any]
 
 async def refresh(client: AsyncElasticsearch, index: str) -> None:
     """
-    Make what was stored visible to every search from now on.
+    Make every document that is stored visible to searches from now on.
 
     Raises:
-        BackendUnavailable: Not every copy of the index shows it.
+        BackendUnavailable: Not every copy of the index was refreshed.
     """
     with translated():
-        answer = await client.indices.refresh(index=index)
-        failed = msgspec.convert(answer.body, _Refreshed).shards.failed
+        response = await client.indices.refresh(index=index)
+        failed = msgspec.convert(response.body, _Refreshed).shards.failed
     if failed:
         raise incomplete("not every copy of an index shows what was stored")
 
@@ -99,33 +99,33 @@ async def bulk(
     client: AsyncElasticsearch, index: str, lines: bytes, operations: int, *, fine: frozenset[int]
 ) -> None:
     """
-    Do operations on an index, which must be there.
+    Send a bulk request of `operations` operations to an index that exists.
 
-    `fine` are the status codes of operations whose purpose is achieved.
+    `fine` are the status codes that count as success.
 
     Raises:
-        BackendUnavailable: One was refused, or it does not say what became of all.
+        BackendUnavailable: An operation failed, or the response does not cover all of them.
     """
     with translated():
-        answer = await client.bulk(
+        response = await client.bulk(
             index=index,
-            operations=cast("Sequence[Any]", [lines]),  # what is encoded passes as it is
-            # Otherwise an index that is gone would be made again without its mapping.
+            operations=cast("Sequence[Any]", [lines]),  # encoded already
+            # Otherwise a missing index would be created without its mapping.
             require_alias=True,
             filter_path=["items.*.status", "items.*.error.type"],
         )
-        items = msgspec.convert(answer.body, _Done).items
+        items = msgspec.convert(response.body, _Done).items
     if len(items) != operations:
-        raise incomplete("it does not say what became of all entries")
-    outcomes = {(each.status, each.error.type) for item in items for each in item.values()}
+        raise incomplete("it does not cover all operations of a bulk request")
+    outcomes = {(result.status, result.error.type) for item in items for result in item.values()}
     if refused := {outcome for outcome in outcomes if outcome[0] not in fine}:
         raise not_stored(refused)
 
 
 async def _search(client: AsyncElasticsearch, index: str, **search: Any) -> _Hits:  # noqa: ANN401
     with translated():
-        answer = await client.search(index=index, allow_partial_search_results=False, **search)
-        found = msgspec.convert(answer.body, _Found)
+        response = await client.search(index=index, allow_partial_search_results=False, **search)
+        found = msgspec.convert(response.body, _Found)
     if found.timed_out or found.shards.failed:
         raise incomplete("a part of an index could not be searched")
     return found.hits

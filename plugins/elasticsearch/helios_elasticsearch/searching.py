@@ -1,4 +1,4 @@
-"""Searches within one type: what is found, and what of it is requested."""
+"""Searches within one resource type, whose hits are checked where a query is too broad."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from helios_elasticsearch.responses import hits_of, total_of
 from helios_elasticsearch.states import State
 
 LOOKED_AT = 500
-"""How many hits are looked at together, at least, where not all of them are requested."""
+"""The fewest hits that one request fetches if they have to be checked."""
 
 
 class Search:
-    """One query within one type of one build."""
+    """One query within one resource type of one build."""
 
     def __init__(
         self, client: AsyncElasticsearch, state: State, key: TypeKey, query: IndexQuery
@@ -32,16 +32,16 @@ class Search:
         self._requests = requests(self._collection, query)
 
     async def page(self, count: int, after: IndexedVersion | None) -> Sequence[IndexedVersion]:
-        """Return the first entries behind a position."""
+        """Return at most `count` entries after a position, in the order of the query."""
         pages = [await self._page(request, count, after) for request in self._requests]
         if len(pages) == 1:
             return pages[0]
         found = list({version.id: version for page in pages for version in page}.values())
-        found.sort(key=lambda each: place_in_index(each, self._query.order))
+        found.sort(key=lambda version: place_in_index(version, self._query.order))
         return found[:count]
 
     async def total(self) -> int:
-        """Return how many entries there are in all."""
+        """Return how many entries the query finds."""
         if len(self._requests) == 1 and self._requests[0].exact:
             return await total_of(self._client, self._index, self._requests[0].query)
         total, page = 0, await self.page(MAX_HITS, None)

@@ -14,13 +14,13 @@ EXAMPLE = "https://es1.example.org:9200,https://es2.example.org:9200"
 
 
 class ElasticsearchSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which cluster, who one is there, and how indices are named and made."""
+    """The cluster, the credentials, and how indices are named and created."""
 
     nodes: Annotated[
         tuple[str, ...],
         Meta(
-            description="Nodes of one cluster that requests are sent to in turn; one that does"
-            " not answer is left out for a while.",
+            description="Nodes of one cluster, which get requests in turn; a node that does not"
+            " respond is skipped for a while.",
             extra={
                 "allowed": "http or https addresses without credentials and paths, joined by"
                 " commas"
@@ -48,7 +48,7 @@ class ElasticsearchSettings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         Meta(
             description="PEM file of the authorities that the nodes' certificates are checked"
-            " against.",
+            " with.",
             extra={"default": "the authorities of certifi"},
         ),
     ] = None
@@ -67,27 +67,27 @@ class ElasticsearchSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=1,
             le=1024,
             title="shards",
-            description="Primary shards of an index that is made; one is good for a hundred"
-            " million resources.",
+            description="Primary shards of a new index; one is enough for a hundred million"
+            " resources.",
         ),
     ] = 1
     timeout: Annotated[
         timedelta,
-        Meta(title="seconds", description="How long one answer may take."),
+        Meta(title="seconds", description="How long one response may take."),
     ] = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
         """
-        Refuse addresses and credentials that cannot be meant.
+        Check that addresses and credentials make sense.
 
         Raises:
-            ConfigurationError: A node is no address, or there are two kinds of credentials or
-                half of one.
+            ConfigurationError: A node is not an address, there are two kinds of credentials, or a
+                user without a password or a password without a user.
         """
         if not self.nodes or not all(map(_is_address, self.nodes)):
             raise ConfigurationError(
-                "HFS_ELASTICSEARCH_NODES has something that is not an http or https address of a"
-                f" host without user, password, path and query; set it to addresses like {EXAMPLE}"
+                "HFS_ELASTICSEARCH_NODES must be http or https addresses without user, password,"
+                f" path and query, joined by commas, such as {EXAMPLE}"
             )
         if self.api_key is not None and self.username is not None:
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""States: how far the index of each dataset has come, one document each."""
+"""States: how far the index of a dataset has followed the data, one document per dataset."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -26,27 +26,27 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     entries: str
     """The alias of the index that has the entries."""
     build: str
-    """What the entries of this epoch, and no others that ever were, are marked with."""
+    """The mark of the entries of this epoch, never used for others."""
     reached: int | None = None
     """In microseconds since 1970."""
     note: str = ""
     stale: tuple[str, ...] = ()
-    """Marks of earlier entries that may still be there."""
+    """Earlier builds that may still have entries."""
 
     @property
     def dataset(self) -> Dataset:
-        """The dataset that it is about."""
+        """The dataset of the state."""
         return Dataset(self.tenant, self.fhir_version)
 
     @property
     def public(self) -> IndexState:
-        """The part of it that the contract knows of."""
+        """The state as the contract defines it."""
         reached = None if self.reached is None else from_stamp(self.reached)
         return IndexState(epoch=self.epoch, reached=reached, note=self.note)
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A state as it was read, and which write it comes from."""
+    """A state that was read, and the write that it comes from."""
 
     state: State = msgspec.field(name="_source")
     seq_no: int = msgspec.field(name="_seq_no")
@@ -54,14 +54,14 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class States:
-    """The states of all datasets; each change of one builds on what was read, or is not done."""
+    """The states of all datasets; a write fails if the state has changed since it was read."""
 
     def __init__(self, client: AsyncElasticsearch, settings: ElasticsearchSettings) -> None:
         self._client = client
         self._alias = state_alias(settings)
 
     async def read(self, dataset: Dataset) -> Stored | None:
-        """Return the state of a dataset, as of now."""
+        """Return the current state of a dataset, or None if it has none."""
         with translated():
             try:
                 found = await self._client.get(index=self._alias, id=_id(dataset))
@@ -72,7 +72,7 @@ class States:
             return msgspec.convert(found.body, Stored)
 
     async def write(self, state: State, before: Stored | None) -> bool:
-        """Replace a state by another one; return whether it was still the same."""
+        """Replace the state `before`; return False, and change nothing, if it has changed."""
         condition: dict[str, Any] = {"op_type": "create"}
         if before is None:
             await create_index(self._client, self._alias, state_index())
@@ -80,17 +80,17 @@ class States:
             condition = {"if_seq_no": before.seq_no, "if_primary_term": before.primary_term}
         with translated():
             try:
-                answer = await self._client.index(
+                response = await self._client.index(
                     index=self._alias,
                     id=_id(state.dataset),
                     document=msgspec.to_builtins(state),
-                    # Otherwise an index that is gone would be made again without its mapping.
+                    # Otherwise a missing index would be created without its mapping.
                     require_alias=True,
                     **condition,
                 )
             except ConflictError:
                 return False
-            msgspec.convert(answer.body, _Written)
+            msgspec.convert(response.body, _Written)
         return True
 
     async def datasets(self) -> Sequence[Dataset]:
@@ -125,12 +125,12 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 def _is_absent(error: NotFoundError) -> bool:
-    """Return whether a document, or the whole index, has never been there."""
+    """Return whether the document or its index does not exist."""
     found = error.body.get("found") if isinstance(error.body, dict) else None
     return found is False or kind_of(error) == "index_not_found_exception"
 
 
 def _id(dataset: Dataset) -> str:
-    """Return a name of bounded length, which is in addresses and logs and shows nobody."""
+    """Return a document id of bounded length that does not reveal the tenant in URLs and logs."""
     text = f"{dataset.fhir_version.value}/{dataset.tenant}"
     return blake2b(text.encode(), digest_size=16).hexdigest()

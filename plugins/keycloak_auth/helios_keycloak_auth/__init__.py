@@ -11,7 +11,7 @@ __all__ = ["Algorithm", "KeycloakAuthSettings", "helios_token_verifier"]
 def _open(
     settings: KeycloakAuthSettings, _: Backends
 ) -> AbstractAsyncContextManager[TokenVerifier]:
-    from helios_keycloak_auth.verifier import open_verifier  # noqa: PLC0415  lists need no httpx
+    from helios_keycloak_auth.verifier import open_verifier  # noqa: PLC0415  no httpx for lists
 
     return open_verifier(settings)
 

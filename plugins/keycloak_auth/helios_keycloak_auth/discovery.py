@@ -1,4 +1,4 @@
-"""What the issuer publishes about itself, and what clients read of it."""
+"""The issuer's discovery document, and what `.well-known/smart-configuration` takes from it."""
 
 import re
 from collections.abc import Mapping
@@ -10,22 +10,22 @@ from helios_keycloak_auth.settings import KeycloakAuthSettings
 WELL_KNOWN = "/.well-known/openid-configuration"
 
 CLIENT_ALGORITHMS = ("RS384", "ES384")
-"""What SMART clients sign their assertions with, of which an issuer has one at least."""
+"""The algorithms of SMART's client assertions, of which an issuer supports at least one."""
 
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s#]*)?")
 
 
 def discovery_url(issuer: str) -> str:
-    """Return where an issuer's document is (OpenID Connect Discovery 1.0, section 4)."""
+    """Return the address of an issuer's document (OpenID Connect Discovery 1.0, section 4)."""
     return issuer.removesuffix("/") + WELL_KNOWN
 
 
 def check_issuer(document: Mapping[str, Any], issuer: str) -> None:
     """
-    Return if a document is that of the issuer.
+    Check that a discovery document is the issuer's.
 
     Raises:
-        BackendUnavailable: It is another one's (OpenID Connect Discovery 1.0, section 4.3).
+        BackendUnavailable: It names another issuer (OpenID Connect Discovery 1.0, section 4.3).
     """
     if document.get("issuer") != issuer:
         raise BackendUnavailable(
@@ -35,10 +35,10 @@ def check_issuer(document: Mapping[str, Any], issuer: str) -> None:
 
 def endpoint(document: Mapping[str, Any], name: str) -> str:
     """
-    Return an address of a document.
+    Return the address of an endpoint that a discovery document names.
 
     Raises:
-        BackendUnavailable: The document has none.
+        BackendUnavailable: The document has no such address, or one that is not http or https.
     """
     url = document.get(name)
     if not isinstance(url, str) or not _URL.fullmatch(url):
@@ -50,9 +50,9 @@ def smart_members(
     settings: KeycloakAuthSettings, document: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """
-    Return the members of `.well-known/smart-configuration` that the issuer decides on.
+    Return the members of `.well-known/smart-configuration` that describe the issuer.
 
-    Without a document only the settings count.
+    Settings take precedence over the document; `None` stands for no document.
 
     Raises:
         BackendUnavailable: The document has no token endpoint.
@@ -88,15 +88,15 @@ def smart_members(
 
 
 def _scopes(document: Mapping[str, Any]) -> list[str]:
-    """Return the issuer's scopes that mean something here; most issuers do not list any."""
-    said = document.get("scopes_supported")
-    if not isinstance(said, list):
+    """Return the SMART system scopes that the issuer lists; most issuers list none."""
+    scopes = document.get("scopes_supported")
+    if not isinstance(scopes, list):
         return []
-    return [scope for scope in said if isinstance(scope, str) and scope.startswith("system/")]
+    return [scope for scope in scopes if isinstance(scope, str) and scope.startswith("system/")]
 
 
 def _client_algorithms(document: Mapping[str, Any]) -> list[str]:
-    said = document.get("token_endpoint_auth_signing_alg_values_supported")
-    if not isinstance(said, list):
+    algorithms = document.get("token_endpoint_auth_signing_alg_values_supported")
+    if not isinstance(algorithms, list):
         return list(CLIENT_ALGORITHMS)
-    return [name for name in CLIENT_ALGORITHMS if name in said]
+    return [name for name in CLIENT_ALGORITHMS if name in algorithms]

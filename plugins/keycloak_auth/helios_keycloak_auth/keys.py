@@ -1,4 +1,4 @@
-"""The issuer's keys, and the tokens that they have signed."""
+"""The issuer's keys, and the tokens that were verified with them."""
 
 import base64
 import binascii
@@ -17,13 +17,13 @@ log = structlog.stdlib.get_logger()
 Key = RSAKey | ECKey
 
 MAX_KEYS = 100
-"""How many keys of an issuer are used; issuers have two or three for each algorithm."""
+"""How many keys of an issuer are used; issuers publish two or three for each algorithm."""
 
 MAX_REMEMBERED = 1024
-"""How many tokens are remembered at once, a kilobyte each."""
+"""How many verified tokens are remembered, about a kilobyte each."""
 
 RSA_BITS = range(2048, 8192 + 1)
-"""The sizes of RSA keys: shorter ones are unsafe, and longer ones cost milliseconds each time."""
+"""Accepted sizes of RSA keys: shorter ones are unsafe, longer ones take milliseconds to use."""
 
 MAX_EXPONENT = 2**32
 
@@ -43,15 +43,15 @@ class IssuerKeys:
         self._remembered: dict[bytes, Principal] = {}
 
     def find(self, kid: str, algorithm: Algorithm) -> Key | None:
-        """Return the key of that id, or None if there is none for this algorithm."""
+        """Return the key with this id for this algorithm, or None."""
         return self._keys.get((kid, algorithm))
 
     def has(self, kid: str) -> bool:
-        """Return whether there is a key of that id, for whatever algorithm."""
+        """Return whether there is a key with this id, for whatever algorithm."""
         return kid in self._ids
 
     def remember(self, digest: bytes, principal: Principal) -> None:
-        """Remember the principal of a token that one of these keys has signed."""
+        """Remember the principal of a token that was verified with one of these keys."""
         if len(self._remembered) >= MAX_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         self._remembered[digest] = principal
@@ -65,10 +65,10 @@ def read_keys(
     document: Mapping[str, Any], algorithms: Collection[Algorithm], known: IssuerKeys | None
 ) -> IssuerKeys:
     """
-    Return the keys of a JWK Set that can verify signatures; `known` if they are the same still.
+    Return the keys of a JWK Set that verify signatures, or `known` if the set is unchanged.
 
-    Keys for something else are left out, and so are those that are unsafe or cannot be read, and
-    those of which another one has the id.
+    Keys are left out if they are for another use, unsafe or malformed, or if two have the same
+    id and algorithm.
 
     Raises:
         BackendUnavailable: The document is not a JWK Set.
@@ -77,12 +77,12 @@ def read_keys(
         return known
     published = document.get("keys")
     if not isinstance(published, list):
-        raise BackendUnavailable("the issuer's keys are not a JWK Set: it has no list of keys")
+        raise BackendUnavailable("the issuer's keys are not a JWK Set: there is no list of keys")
     found = dict[tuple[str, Algorithm], Key]()
     ambiguous = set[tuple[str, Algorithm]]()
-    for each in published[:MAX_KEYS]:
-        for algorithm, key in _usable(each, algorithms):
-            name = (each["kid"], algorithm)
+    for jwk in published[:MAX_KEYS]:
+        for algorithm, key in _usable(jwk, algorithms):
+            name = (jwk["kid"], algorithm)
             if name in found:
                 ambiguous.add(name)
             found[name] = key
@@ -115,7 +115,7 @@ def _verifies(published: Mapping[str, Any]) -> bool:
         and published.get("use", "sig") == "sig"
         and isinstance(operations, list)
         and "verify" in operations
-        # Whoever reads a published private key can sign with it.
+        # Anybody can sign with a private key that is published.
         and "d" not in published
     )
 
@@ -125,12 +125,12 @@ def _imported(published: Mapping[str, Any]) -> tuple[Key, frozenset[Algorithm]]:
         case "RSA":
             modulus, exponent = _number(published["n"]), _number(published["e"])
             if modulus.bit_length() not in RSA_BITS or exponent > MAX_EXPONENT:
-                raise ValueError("the key is too short or too long")
+                raise ValueError("the modulus or exponent is too short or too long")
             return RSAKey.import_key({name: published[name] for name in ("kty", "n", "e")}), _RSA
         case "EC":
             members = {name: published[name] for name in ("kty", "crv", "x", "y")}
             return ECKey.import_key(members), frozenset({_CURVES[published["crv"]]})
-    raise ValueError("it is a key of another type")
+    raise ValueError("the key type is neither RSA nor EC")
 
 
 def _number(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What the issuer publishes, kept and read again in time."""
+"""A cache of a document of the issuer, which is read again when it expires."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,23 +19,22 @@ NEVER = float("-inf")
 
 
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):
-    """When something is read again."""
+    """When a document is read again."""
 
     min_interval: timedelta
-    """The shortest time between two reads for age, and between two that are forced."""
+    """The shortest time between two reads of an expired value, and between two forced reads."""
     max_stale: timedelta
-    """How long the last one is used beyond its age while there is no newer one."""
+    """How long an expired value stays in use while no newer one can be read."""
     clock: Callable[[], float] = monotonic
-    """The time in seconds, from any instant on."""
+    """A monotonic clock in seconds."""
 
 
 class Renewed(Generic[T]):
     """
-    A value of the issuer: read when it is first needed and when it has aged.
+    A value of the issuer, read when it is first needed and again when it has expired.
 
-    There is one read at a time, for all who wait for it, and one that is cancelled does not end
-    the read of the others. Once a read has failed nobody waits for the next ones while the last
-    value may still be used.
+    There is one read at a time, shared by all callers; cancelling a caller does not cancel the
+    read. After a failed read, callers get the expired value at once while it may still be used.
     """
 
     def __init__(
@@ -53,10 +52,10 @@ class Renewed(Generic[T]):
 
     async def current(self) -> T:
         """
-        Return the value that the issuer publishes, or published before it became unreachable.
+        Return the value, an expired one for at most `max_stale` if no newer one can be read.
 
         Raises:
-            BackendUnavailable: There is none that may be used.
+            BackendUnavailable: There is no value that may be used.
         """
         now = self._clock()
         if self._value is not None and now < self._fresh_until:
@@ -72,7 +71,7 @@ class Renewed(Generic[T]):
 
     async def forced(self) -> T:
         """
-        Return the value as it is now, read again unless that was forced a moment ago.
+        Read the value again, unless that was forced less than `min_interval` ago, and return it.
 
         Raises:
             BackendUnavailable: It cannot be read.
@@ -88,7 +87,7 @@ class Renewed(Generic[T]):
         return self._value
 
     async def close(self) -> None:
-        """End the read that is running, if there is one."""
+        """Cancel the read that is running, if there is one."""
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])

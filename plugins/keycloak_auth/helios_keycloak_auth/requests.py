@@ -13,21 +13,21 @@ import httpx
 from helios_core import BackendUnavailable, in_thread, read_json_object
 
 MAX_BYTES = 256 * 1024
-"""The largest document that is read; those of large issuers have 20 KB."""
+"""The largest document that is read; large issuers publish about 20 KB."""
 
 MAX_CONNECTIONS = 8
 
-LIFETIME_UNSAID = timedelta(minutes=5)
-"""How long a document is good for whose issuer does not say."""
+DEFAULT_LIFETIME = timedelta(minutes=5)
+"""The lifetime of a document whose response has no `max-age`."""
 
-LONGEST_LIFETIME = timedelta(days=1)
+MAX_LIFETIME = timedelta(days=1)
 
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age="?(\d{1,10})', re.IGNORECASE)
 _NOT_KEPT = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,])", re.IGNORECASE)
 
 
 class IssuerRequests:
-    """Asks the issuer; no address but those of the settings and of its documents is asked."""
+    """Sends requests to the issuer, without following redirects."""
 
     def __init__(self, client: httpx.AsyncClient, limit: timedelta, *, allow_http: bool) -> None:
         self._client = client
@@ -36,10 +36,10 @@ class IssuerRequests:
 
     async def read(self, url: str) -> tuple[dict[str, Any], timedelta]:
         """
-        Return a document, and how long it is good for (RFC 9111, section 5.2.2).
+        Return a JSON document and its lifetime (RFC 9111, section 5.2.2), at most a day.
 
         Raises:
-            BackendUnavailable: There is none now.
+            BackendUnavailable: The request failed, or the response is not a JSON object.
         """
         response, body = await self._send("GET", url)
         return await _parse(body), _lifetime(response)
@@ -48,10 +48,10 @@ class IssuerRequests:
         self, url: str, form: Mapping[str, str], credentials: tuple[str, str]
     ) -> dict[str, Any]:
         """
-        Return the response to a form that is sent with HTTP Basic credentials.
+        Send a form with HTTP Basic credentials, and return the JSON response.
 
         Raises:
-            BackendUnavailable: There is none now.
+            BackendUnavailable: The request failed, or the response is not a JSON object.
         """
         # Both are encoded as in a form before they are joined (RFC 6749, section 2.3.1).
         encoded = httpx.BasicAuth(*map(quote_plus, credentials))
@@ -62,7 +62,7 @@ class IssuerRequests:
         self,
         method: str,
         url: str,
-        **options: Any,  # noqa: ANN401  those of httpx
+        **options: Any,  # noqa: ANN401  as httpx has them
     ) -> tuple[httpx.Response, bytes]:
         if not (url.startswith("https://") or (self._allow_http and url.startswith("http://"))):
             raise BackendUnavailable(
@@ -77,25 +77,26 @@ class IssuerRequests:
                 _check(response)
                 return response, await _limited(response)
         except TimeoutError:
-            raise BackendUnavailable("the issuer did not answer in time") from None
+            seconds = self._limit.total_seconds()
+            raise BackendUnavailable(f"the issuer did not respond within {seconds:g} s") from None
         except BackendUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001  addresses of documents make the client raise any
+        except Exception as error:  # noqa: BLE001  malformed addresses make httpx raise any
             raise BackendUnavailable(
-                f"the issuer cannot be asked: {type(error).__name__}"
+                f"the request to the issuer failed: {type(error).__name__}"
             ) from None
 
 
 @asynccontextmanager
 async def issuer_requests(limit: timedelta, *, allow_http: bool) -> AsyncIterator[IssuerRequests]:
-    """Open requests to an issuer, of `limit` each; HTTPS_PROXY and SSL_CERT_FILE apply to them."""
+    """Open a client with a timeout of `limit` per request; HTTPS_PROXY and SSL_CERT_FILE apply."""
     client = await in_thread(
         httpx.AsyncClient,
-        # Of every wait; the whole request is limited as well.
+        # This limits each step; `_send` limits the whole request.
         timeout=limit.total_seconds(),
         follow_redirects=False,
         limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
-        # Compressed documents could be larger than they look.
+        # A compressed document could expand beyond MAX_BYTES.
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},
     )
     async with client:
@@ -104,9 +105,9 @@ async def issuer_requests(limit: timedelta, *, allow_http: bool) -> AsyncIterato
 
 def _check(response: httpx.Response) -> None:
     if response.status_code != httpx.codes.OK:
-        raise BackendUnavailable(f"the issuer answered {response.status_code}")
+        raise BackendUnavailable(f"the issuer responded with status {response.status_code}")
     if "content-encoding" in response.headers:
-        raise BackendUnavailable("the issuer sent a compressed document unasked")
+        raise BackendUnavailable("the issuer sent a compressed document, which was not accepted")
 
 
 async def _limited(response: httpx.Response) -> bytes:
@@ -114,7 +115,7 @@ async def _limited(response: httpx.Response) -> bytes:
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MAX_BYTES:
-            raise BackendUnavailable(f"the issuer sent more than {MAX_BYTES} bytes")
+            raise BackendUnavailable(f"the issuer sent more than {MAX_BYTES:,} bytes")
     return bytes(body)
 
 
@@ -129,9 +130,9 @@ def _lifetime(response: httpx.Response) -> timedelta:
     control = response.headers.get("cache-control", "")
     if _NOT_KEPT.search(control):
         return timedelta(0)
-    said = _MAX_AGE.search(control)
-    if said is None:
-        return LIFETIME_UNSAID
+    max_age = _MAX_AGE.search(control)
+    if max_age is None:
+        return DEFAULT_LIFETIME
     age = response.headers.get("age", "")
-    already = int(age) if re.fullmatch(r"\d{1,10}", age) else 0
-    return min(max(timedelta(0), timedelta(seconds=int(said[1]) - already)), LONGEST_LIFETIME)
+    elapsed = int(age) if re.fullmatch(r"\d{1,10}", age) else 0
+    return min(max(timedelta(0), timedelta(seconds=int(max_age[1]) - elapsed)), MAX_LIFETIME)

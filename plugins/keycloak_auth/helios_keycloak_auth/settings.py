@@ -1,4 +1,4 @@
-"""What an operator can set about the issuer of access tokens."""
+"""The settings of the issuer of access tokens."""
 
 from datetime import timedelta
 from enum import StrEnum
@@ -12,11 +12,11 @@ from helios_core import Secret
 
 _ISSUER = r"^https?://[^\s/?#@]+(/[^\s?#]*)?$"
 _ENDPOINT = r"^https?://[^\s/?#@]+(/[^\s#]*)?$"
-_DISCOVERED = "as the issuer's discovery document says"
+_DISCOVERED = "from the issuer's discovery document"
 
 
 class Algorithm(StrEnum):
-    """The algorithms of signatures that can be allowed (RFC 7518, section 3.1)."""
+    """The signature algorithms that can be accepted (RFC 7518, section 3.1)."""
 
     RS256 = "RS256"
     RS384 = "RS384"
@@ -35,7 +35,7 @@ def _endpoint(description: str, name: str, default: str) -> Meta:
 
 
 class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose tokens are accepted, how the issuer is asked, and what clients read about it."""
+    """Which tokens are accepted, how the issuer is reached, and what clients read about it."""
 
     issuer: Annotated[
         str,
@@ -53,19 +53,18 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             min_length=1,
-            description="What a token's `aud` has to name, or to have among its values; one of "
-            "several joined by commas is enough.",
+            description="Accepted audiences, joined by commas; a token's `aud` must contain one.",
             extra={"name": "HFS_AUTH_AUDIENCE"},
         ),
     ]
     jwks_url: (
-        Annotated[str, _endpoint("The issuer's keys.", "HFS_AUTH_JWKS_URL", _DISCOVERED)] | None
+        Annotated[str, _endpoint("The issuer's JWK Set.", "HFS_AUTH_JWKS_URL", _DISCOVERED)] | None
     ) = None
     algorithms: Annotated[
         tuple[Algorithm, ...],
         Meta(
             min_length=1,
-            description="Algorithms of signatures that are accepted.",
+            description="Accepted signature algorithms.",
             extra={
                 "name": "HFS_AUTH_ALGORITHMS",
                 "allowed": "RS256, RS384, ES256, ES384 and PS256, joined by commas",
@@ -76,14 +75,14 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             min_length=1,
-            description="The claim with the tenant of the client; a token without it names none.",
+            description="The claim with the client's tenant; a token without it has no tenant.",
             extra={"name": "HFS_AUTH_TENANT_CLAIM", "allowed": "the name of a claim"},
         ),
     ] = "tenant_id"
     allow_http: Annotated[
         bool,
         Meta(
-            description="Whether the issuer may be asked without TLS.",
+            description="Whether requests to the issuer may go without TLS.",
             extra={"name": "HFS_AUTH_ALLOW_HTTP"},
         ),
     ] = False
@@ -91,7 +90,7 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="The longest that one request to the issuer may take.",
+            description="Timeout of one request to the issuer.",
             extra={"name": "HFS_AUTH_REQUEST_TIMEOUT"},
         ),
     ] = timedelta(seconds=2)
@@ -99,8 +98,8 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="The shortest time between two reads of the keys, and between two that "
-            "tokens with unknown keys cause.",
+            description="The shortest time between two reads of expired keys, and between two "
+            "reads caused by tokens with an unknown key.",
             extra={"name": "HFS_AUTH_JWKS_MIN_REFRESH_INTERVAL"},
         ),
     ] = timedelta(seconds=10)
@@ -108,30 +107,29 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="For how long keys that should be read again stay in use while the issuer "
-            "cannot be reached.",
+            description="How long expired keys stay in use while the issuer cannot be reached.",
             extra={"name": "HFS_AUTH_JWKS_MAX_STALE"},
         ),
     ] = timedelta(hours=1)
     introspection_client_id: Annotated[
         str | None,
         Meta(
-            description="The client by which the issuer is asked whether a token has been revoked "
-            "(RFC 7662).",
-            extra={"name": "HFS_AUTH_INTROSPECTION_CLIENT_ID", "default": "it is not asked"},
+            description="The client id for introspection, which finds out whether a token has "
+            "been revoked (RFC 7662).",
+            extra={"name": "HFS_AUTH_INTROSPECTION_CLIENT_ID", "default": "no introspection"},
         ),
     ] = None
     introspection_client_secret: Annotated[
         Secret | None,
         Meta(
-            description="The secret of that client.",
+            description="The client secret for introspection.",
             extra={"name": "HFS_AUTH_INTROSPECTION_CLIENT_SECRET"},
         ),
     ] = None
     introspection_url: (
         Annotated[
             str,
-            _endpoint("Where that is asked.", "HFS_AUTH_INTROSPECTION_URL", _DISCOVERED),
+            _endpoint("Address for introspection.", "HFS_AUTH_INTROSPECTION_URL", _DISCOVERED),
         ]
         | None
     ) = None
@@ -139,7 +137,7 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="For how long the issuer's word on a token is good.",
+            description="How long the result for a token is remembered.",
             extra={"name": "HFS_AUTH_INTROSPECTION_TTL"},
         ),
     ] = timedelta(seconds=10)
@@ -147,8 +145,8 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[
             str,
             _endpoint(
-                "Where clients get tokens. With it, the issuer's discovery document is not used "
-                "for what clients read, and the other addresses are those that are set.",
+                "Where clients get tokens. If it is set, `.well-known/smart-configuration` is "
+                "made from settings alone, without the issuer's discovery document.",
                 "HFS_SMART_TOKEN_ENDPOINT",
                 _DISCOVERED,
             ),
@@ -170,7 +168,7 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
             _endpoint(
                 "The issuer's keys, as clients reach them.",
                 "HFS_SMART_JWKS_URL",
-                "HFS_AUTH_JWKS_URL, then as the issuer's discovery document says",
+                "HFS_AUTH_JWKS_URL, else from the issuer's discovery document",
             ),
         ]
         | None
@@ -190,7 +188,7 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[
             str,
             _endpoint(
-                "Where users see and end the access of clients.",
+                "Where users see and revoke the access of clients.",
                 "HFS_SMART_MANAGEMENT_ENDPOINT",
                 "none",
             ),
@@ -243,7 +241,7 @@ class KeycloakAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
             ),
             (
                 asks != (self.introspection_client_secret is not None),
-                f"{client}_ID and {client}_SECRET are set together or not at all",
+                f"{client}_ID and {client}_SECRET must be set together or not at all",
             ),
             (
                 self.introspection_url is not None and not asks,

@@ -19,10 +19,10 @@ MAX_LENGTH = 16 * 1024
 """The longest token, in characters."""
 
 LEEWAY_SECONDS = 5
-"""How far the issuer's clock may be from ours."""
+"""How far the issuer's clock may differ from this server's."""
 
 TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-"""What `typ` of a header may be, in lower case."""
+"""Accepted values of the header's `typ`, in lower case."""
 
 CLIENT_CLAIMS = ("azp", "client_id", "sub")
 SCOPE_CLAIMS = ("scope", "scp", "roles")
@@ -32,14 +32,14 @@ _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 class TokenHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What the header of a token says, before anything is verified."""
+    """The header of a token, not verified yet."""
 
     algorithm: Algorithm
     kid: str
 
 
 class _Registry(jws.JWSRegistry):
-    # The whole token is limited.
+    # `read_header` limits the whole token.
     max_header_length = max_payload_length = max_signature_length = MAX_LENGTH
 
 
@@ -47,7 +47,7 @@ def read_header(token: str, allowed: Collection[Algorithm]) -> TokenHeader:
     """
     Return the header of a token.
 
-    Where a key may be found (`jku`, `jwk`, `x5u`, `x5c`) is ignored: keys are the issuer's.
+    `jku`, `jwk`, `x5u` and `x5c` are ignored: only keys that the issuer publishes count.
 
     Raises:
         InvalidToken: It is not a signed JWT of one of the allowed algorithms.
@@ -74,7 +74,7 @@ def read_header(token: str, allowed: Collection[Algorithm]) -> TokenHeader:
 
 
 class TokenClaims:
-    """Verifies tokens of one issuer for one of some audiences."""
+    """Verifies tokens of one issuer for any of the given audiences."""
 
     def __init__(
         self,
@@ -96,11 +96,10 @@ class TokenClaims:
 
     def verify(self, token: str, header: TokenHeader, key: Key) -> Principal:
         """
-        Return the principal of a token that the key has signed.
+        Return the principal of a token, after checking its signature and claims.
 
         Raises:
-            InvalidToken: The signature is wrong, or a claim says that the token is not for here
-                and now.
+            InvalidToken: The signature is wrong, or a claim is missing, malformed or not accepted.
         """
         registry = _Registry(algorithms=[header.algorithm], strict_check_header=False)
         try:
@@ -124,7 +123,7 @@ class TokenClaims:
         except ExpiredTokenError:
             raise InvalidToken("The access token has expired; request another one.") from None
         except MissingClaimError as error:
-            raise InvalidToken(f"The access token lacks {error.claim}.") from None
+            raise InvalidToken(f"The access token lacks the claim {error.claim}.") from None
         except ClaimError as error:
             raise InvalidToken(_REASONS.get(error.claim, _OTHER).format(error.claim)) from None
         if "cnf" in claims:
@@ -139,7 +138,7 @@ class TokenClaims:
     def _tenant(self, claims: Mapping[str, Any]) -> str | None:
         tenant = claims.get(self._tenant_claim)
         if tenant is not None and (not isinstance(tenant, str) or not tenant):
-            raise InvalidToken("The tenant of the access token is not one non-empty text.")
+            raise InvalidToken("The tenant of the access token is not a non-empty string.")
         return tenant
 
 
@@ -148,7 +147,7 @@ _REASONS: Mapping[str, str] = {
     "iss": "The access token is of another issuer.",
     "aud": "The access token is for another audience.",
     "nbf": "The access token is not valid yet.",
-    "iat": "The access token is of the future.",
+    "iat": "The access token was issued in the future.",
 }
 
 
@@ -173,7 +172,7 @@ def _client(claims: Mapping[str, Any]) -> str:
             if not isinstance(client, str) or not client:
                 raise InvalidToken(_OTHER.format(name))
             return client
-    raise InvalidToken(f"The access token has none of {', '.join(CLIENT_CLAIMS)}.")
+    raise InvalidToken(f"The access token has none of the claims {', '.join(CLIENT_CLAIMS)}.")
 
 
 def _scopes(claims: Mapping[str, Any]) -> Iterator[str]:
@@ -187,5 +186,5 @@ def _scopes(claims: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _instant(expires: float) -> datetime:
-    """Return until when a token is accepted, at most until the end of the calendar."""
+    """Return when a token expires, leeway included; the latest is the end of the year 9999."""
     return datetime.fromtimestamp(min(expires + LEEWAY_SECONDS, _LAST), UTC)

@@ -62,8 +62,8 @@ class IssuerVerifier(TokenVerifier):
         Return the principal of an access token.
 
         Raises:
-            InvalidToken: It is not an access token of this issuer for here and now.
-            BackendUnavailable: The issuer's keys, or its word on the token, cannot be had.
+            InvalidToken: It is not a valid access token of this issuer for this server.
+            BackendUnavailable: The issuer cannot be reached for its keys or for introspection.
         """
         header = read_header(token, self._algorithms)
         keys, key = await self._find(header)
@@ -80,10 +80,10 @@ class IssuerVerifier(TokenVerifier):
 
     async def smart_configuration(self, base: str) -> Mapping[str, Any]:  # noqa: ARG002
         """
-        Return what the settings and the issuer's discovery document say, whatever the base is.
+        Return the members that describe the issuer; `base` is not needed.
 
         Raises:
-            BackendUnavailable: The document is needed and cannot be read.
+            BackendUnavailable: The issuer's discovery document is needed and cannot be read.
         """
         configured = self._settings.smart_token_endpoint is not None
         return smart_members(
@@ -91,7 +91,7 @@ class IssuerVerifier(TokenVerifier):
         )
 
     async def close(self) -> None:
-        """End what is asked of the issuer now."""
+        """Cancel the open requests to the issuer."""
         if self._introspection is not None:
             await self._introspection.close()
         await self._keys.close()
@@ -109,8 +109,8 @@ class IssuerVerifier(TokenVerifier):
                 "The access token is signed with a key that is not for its algorithm."
             )
         raise InvalidToken(
-            "The access token is signed with a key that the issuer does not publish, or has "
-            "published a moment ago; if it is new, repeat the request."
+            "The access token is signed with a key that the issuer does not publish, or has just "
+            "published; in that case, repeat the request."
         )
 
     async def _read_discovery(self) -> tuple[Mapping[str, Any], timedelta]:
@@ -129,7 +129,7 @@ class IssuerVerifier(TokenVerifier):
             self._settings.introspection_client_id,
             self._settings.introspection_client_secret,
         )
-        assert client is not None  # noqa: S101  there is no introspection without
+        assert client is not None  # noqa: S101  settings require it for introspection
         assert secret is not None  # noqa: S101
         url = self._settings.introspection_url or endpoint(
             await self._discovery.current(), "introspection_endpoint"
@@ -140,7 +140,7 @@ class IssuerVerifier(TokenVerifier):
 
 @asynccontextmanager
 async def open_verifier(settings: KeycloakAuthSettings) -> AsyncIterator[IssuerVerifier]:
-    """Open the verifier; the issuer is asked when the first token comes."""
+    """Open the verifier, which reads the issuer's keys when the first token arrives."""
     async with issuer_requests(
         settings.request_timeout, allow_http=settings.allow_http
     ) as requests:

@@ -1,4 +1,4 @@
-"""What the operating system's errors mean to an operator."""
+"""Errors of the operating system, explained to operators."""
 
 import errno
 from types import MappingProxyType
@@ -20,7 +20,7 @@ _CONDITIONS = MappingProxyType(
         errno.ESTALE: "is on a network file system that lost it; mount it again",
         errno.EMFILE: "cannot be used: too many open files; raise the limit (ulimit -n)",
         errno.ENFILE: "cannot be used: too many open files on this machine",
-        errno.ENOTDIR: "is not a folder; move what is there away",
+        errno.ENOTDIR: "is not a folder; move the file with its name away",
     }
 )
 _RACES = MappingProxyType(
@@ -33,16 +33,16 @@ _RACES = MappingProxyType(
 
 
 def meaning(error: OSError) -> str:
-    """Return the meaning of an error for the output folder, as a clause without a path."""
+    """Return what is wrong with the output folder, as a clause without a path."""
     known = _CONDITIONS.get(error.errno or 0)
     return known or f"cannot be used: {error.strerror or type(error).__name__}"
 
 
 def unavailable(error: OSError) -> BackendUnavailable:
     """
-    Return the error to raise in the place of another one, and log that with its path.
+    Return the error to raise instead of an OSError, which is logged with its path.
 
-    What a job meets that is deleted at that moment is no fault of the disk, and not logged.
+    Errors that only mean that the job is being deleted are not logged.
     """
     race = _RACES.get(error.errno or 0)
     if race is None:

@@ -1,4 +1,4 @@
-"""Blocking work on files, to be called from a thread."""
+"""Blocking operations on files, to be called from a thread."""
 
 import errno
 import os
@@ -13,12 +13,12 @@ from helios_core import StoredPart
 from helios_localfs.layout import draft_path
 
 READ_BYTES = 1024 * 1024
-"""How much one read gives: enough to make a thread's hop cheap, little enough to hold."""
+"""The bytes of one read: many enough to pay for a thread switch, few enough to keep in memory."""
 _SWEEPS = 10
 
 
 class PartWriter:
-    """Writes one part beside its place, and moves it there when it is whole and durable."""
+    """Writes one part to a draft, and renames the draft when it is complete and durable."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,7 +28,7 @@ class PartWriter:
         self._digest = xxhash.xxh3_128()
 
     def open(self) -> None:
-        """Begin a draft, with the folders above it."""
+        """Create the draft, and the folders that it is in."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = draft_path(self._path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -48,10 +48,11 @@ class PartWriter:
                     rest = rest[os.write(self._descriptor, rest) :]
 
     def finish(self, *, above: bool) -> StoredPart:
-        """Make the draft durable, and then visible; `above` does so for the names of its folders.
+        """
+        Make the draft durable, then visible under its name.
 
-        The job's and the tenant's folder may be new as well, here or in another process that has
-        not come to its fsync yet.
+        With `above`, the names of the job's and the tenant's folder are made durable as well: they
+        may be new, created here or by another process that has not called fsync yet.
         """
         with _naming(self._path):
             if self._descriptor is not None:
@@ -64,13 +65,13 @@ class PartWriter:
         return StoredPart(size=self._size, digest=self._digest.hexdigest())
 
     def abandon(self) -> None:
-        """Remove whatever there is of the part, finished or not."""
+        """Remove the part, whether it is finished or still a draft."""
         try:
             self._close()
             if self._leftover is not None:
                 self._leftover.unlink(missing_ok=True)
         except OSError as error:
-            # What made the caller give up matters more, and `delete` takes the file with the job.
+            # The error of the caller matters more, and `delete` removes the file with its job.
             structlog.get_logger().warning("output.leftover", path=error.filename)
 
     def _close(self) -> None:
@@ -80,20 +81,20 @@ class PartWriter:
 
 
 class PartReader:
-    """Reads one part; once open, it outlives the removal of the file."""
+    """Reads one part; once open, it can be read even if the file is removed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
 
     def open(self) -> None:
-        """Open the file, and tell the system that it will be read in order."""
+        """Open the file, and advise the kernel that it will be read sequentially."""
         self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def read(self, size: int, *, start: int) -> bytes:
-        """Read up to `size` bytes from an offset; none at the end of the file."""
+        """Return up to `size` bytes from the offset `start`; none at the end of the file."""
         if self._descriptor is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))
         with _naming(self._path):
@@ -107,20 +108,20 @@ class PartReader:
 
 
 def remove_part(path: Path) -> None:
-    """Remove a part and its draft, where they exist."""
+    """Remove a part and its draft, if they exist."""
     path.unlink(missing_ok=True)
     draft_path(path).unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:
     """
-    Remove a flat folder for good; an absent one is fine.
+    Remove a folder of files durably; do nothing if it does not exist.
 
-    A writer that has not heard of the removal may add a file between the last look and the
-    removal of the folder, so it is tried more than once.
+    A writer that does not know of the removal may add a file between listing and removing the
+    folder, so several attempts are made.
 
     Raises:
-        OSError: Something is still there.
+        OSError: The folder still holds files after the last attempt, or cannot be removed.
     """
     for _ in range(_SWEEPS):
         try:
@@ -139,7 +140,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the directory entries of a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with _naming(folder):
@@ -150,7 +151,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Name the path in an error of a descriptor, such as that of a full disk, for the operator."""
+    """Add the path to an OSError of a file descriptor, which has none; it is logged."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where everything lies: {root}/{tenant}/{job}/{part}, and nothing of ours anywhere else."""
+"""Paths: every file of ours is {root}/{tenant}/{job}/{part}, except the mark of the owner."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A folder belongs to one job store, or two servers would sweep each other's exports."""
+"""Ownership of a folder: two job stores in one folder would remove each other's exports."""
 
 import errno
 import os
@@ -15,11 +15,11 @@ _SETTING = "HFS_BULK_EXPORT_OUTPUT_DIR"
 
 def claim(root: Path, owner: str) -> None:
     """
-    Make a folder belong to `owner`, creating it where it does not exist.
+    Mark a folder as belonging to `owner`; create it if it does not exist.
 
     Raises:
-        ConfigurationError: It belongs to another owner, holds folders of something else, lies
-            in another output folder, or cannot be written to.
+        ConfigurationError: It belongs to another owner, holds other folders, lies in another
+            output folder, or cannot be written to.
     """
     try:
         _refuse_folder_of_others(root)
@@ -32,8 +32,8 @@ def claim(root: Path, owner: str) -> None:
         ) from error
     if found != owner:
         raise ConfigurationError(
-            f"the output folder {root} belongs to job store {found}, this server's is {owner};"
-            f" set {_SETTING} to a folder of its own"
+            f"the output folder {root} belongs to job store {found}, but this server uses job"
+            f" store {owner}; set {_SETTING} to another folder"
         )
 
 
@@ -50,8 +50,9 @@ def _mark(root: Path, owner: str) -> str:
     mark = root / OWNER_MARK
     if not mark.exists():
         _refuse_folders_of_others(root)
-    # Linking a finished file makes the mark appear with its content, for one of several
-    # processes that start at once; writing that file each time proves the folder writable.
+    # A hard link to a finished file makes the mark appear with its content, and succeeds for
+    # only one of several processes. Writing the file at every start proves that the folder is
+    # writable.
     proposal = root / f"{OWNER_MARK}.{secrets.token_hex(8)}"
     try:
         _write(proposal, owner)
@@ -66,17 +67,17 @@ def _mark(root: Path, owner: str) -> str:
 
 
 def _refuse_folder_of_others(root: Path) -> None:
-    # The server it belongs to would sweep what is here.
+    # The server that owns the outer folder would remove files of this one.
     for folder in root.resolve().parents:
         if (folder / OWNER_MARK).exists():
             raise ConfigurationError(
-                f"the output folder {root} lies in the output folder {folder}, where what belongs"
-                f" to no export is removed; set {_SETTING} to a folder outside of it"
+                f"the output folder {root} lies in the output folder {folder} of another server,"
+                f" which removes files it does not know; set {_SETTING} to a folder outside of it"
             )
 
 
 def _refuse_folders_of_others(root: Path) -> None:
-    # Whatever lies two folders deep counts as a job, and a job nobody knows is swept.
+    # Every folder at the second level counts as a job, and unknown jobs are removed.
     others = subfolders(root)
     if others and not (root / OWNER_MARK).exists():
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The output store on local files."""
+"""The output store in a local folder."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +12,7 @@ from helios_localfs.layout import job_folder, part_path, subfolders
 from helios_localfs.ownership import claim
 
 _WRITE_BYTES = 1024 * 1024
-"""How much is gathered before a thread writes it."""
+"""The bytes that are collected before a thread writes them."""
 
 _REMEMBERED_FOLDERS = 64
 
@@ -26,10 +26,10 @@ class LocalOutputStore(OutputStore):
     def __init__(self, root: Path) -> None:
         self._root = root
         self._named = deque[Path](maxlen=_REMEMBERED_FOLDERS)
-        """Folders of jobs whose own names are on the disk already."""
+        """Folders of jobs whose own directory entries are durable."""
 
     async def bind(self, owner: str) -> None:
-        """Create the folder and mark it, or refuse one that is not `owner`'s."""
+        """Create and mark the folder; refuse one that belongs to another owner."""
         await in_thread(claim, self._root, owner)
 
     async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
@@ -40,7 +40,7 @@ class LocalOutputStore(OutputStore):
             await _call(writer.open)
             async for group in _grouped(chunks):
                 await _call(writer.write, group)
-                del group  # or it would be kept while the next one is made
+                del group  # or it would stay in memory while the next one is collected
             return await self._finish(writer, path.parent)
         except BaseException:
             await in_thread(writer.abandon)
@@ -56,7 +56,7 @@ class LocalOutputStore(OutputStore):
     async def read(
         self, key: PartKey, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
-        """Stream a range; a read that has begun survives the part's removal."""
+        """Stream a range of bytes, even if the part is removed meanwhile."""
         reader = PartReader(part_path(self._root, key))
         try:
             await _open(reader, key)

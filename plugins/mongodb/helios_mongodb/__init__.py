@@ -25,7 +25,7 @@ __all__ = [
 @asynccontextmanager
 async def open_data_provider(settings: MongoSettings) -> AsyncIterator[MongoDataProvider]:
     """
-    Open the resources of a database.
+    Open a data provider on a database.
 
     Raises:
         SchemaOutdated: The database needs `helios migrate`.
@@ -39,7 +39,7 @@ async def open_data_provider(settings: MongoSettings) -> AsyncIterator[MongoData
 @asynccontextmanager
 async def open_job_store(settings: MongoSettings) -> AsyncIterator[MongoJobStore]:
     """
-    Open the jobs of a database.
+    Open a job store on a database.
 
     Raises:
         SchemaOutdated: The database needs `helios migrate`.
@@ -54,7 +54,7 @@ async def open_job_store(settings: MongoSettings) -> AsyncIterator[MongoJobStore
 
 async def migrate(settings: MongoSettings) -> str:
     """
-    Bring a database to this schema, and say what was done.
+    Migrate a database to the current schema, and return a report of what was done.
 
     Raises:
         ConfigurationError: The database cannot be used.

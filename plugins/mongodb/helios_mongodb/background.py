@@ -13,14 +13,14 @@ from helios_core import run_to_end
 log = structlog.stdlib.get_logger()
 
 CANCELLED_AGAIN_AFTER = timedelta(milliseconds=200)
-"""How long a cancelled task may go on before it is cancelled again."""
+"""How long a cancelled task may run before it is cancelled again."""
 
 CANCELLATIONS = 50
 
 
 @asynccontextmanager
-async def beside(name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run some work until the context ends; it ends by being cancelled."""
+async def background_task(name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine as a task, which is cancelled when the context ends."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -29,7 +29,7 @@ async def beside(name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[No
 
 
 async def _end(name: str, task: "asyncio.Task[None]") -> None:
-    """Cancel a task until it has ended: the driver may take a cancellation for its own."""
+    """Cancel a task, repeatedly if needed: the driver may swallow a cancellation."""
     for _ in range(CANCELLATIONS):
         if task.done():
             return

@@ -1,4 +1,4 @@
-"""Collections: the number under which the versions of one type are kept."""
+"""Collections: the numbers under which the versions of a tenant's resource types are kept."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,24 +14,22 @@ _COUNTER = "collections"
 
 
 class Collections:
-    """The numbers of types, which never change."""
+    """The numbers of collections, which never change."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known = dict[TypeKey, int]()
 
     async def keys(self) -> list[TypeKey]:
-        """Return the keys of the types of all tenants and FHIR versions."""
+        """Return the keys of all collections."""
         with translated():
-            found = await self._database["collections"].find({}).to_list()
-        return [
-            TypeKey(each["tenant"], FHIRVersion(each["version"]), each["type"]) for each in found
-        ]
+            rows = await self._database["collections"].find({}).to_list()
+        return [TypeKey(row["tenant"], FHIRVersion(row["version"]), row["type"]) for row in rows]
 
     async def find(
         self, tenant: str, fhir_version: FHIRVersion, types: Iterable[str]
     ) -> Mapping[str, int]:
-        """Return the numbers of those types of which something was stored."""
+        """Return the numbers of those types that have a collection, by type."""
         keys = {name: TypeKey(tenant, fhir_version, name) for name in types}
         unknown = [name for name, key in keys.items() if key not in self._known]
         if unknown:
@@ -48,7 +46,7 @@ class Collections:
     async def intern(
         self, tenant: str, fhir_version: FHIRVersion, types: Iterable[str]
     ) -> Mapping[str, int]:
-        """Return the numbers of types, with new ones for those that have none."""
+        """Return the numbers of all given types, by type; create missing collections."""
         names = set(types)
         found = await self.find(tenant, fhir_version, names)
         if new := names - found.keys():
@@ -59,24 +57,24 @@ class Collections:
 
     async def check(self, tenant: str) -> None:
         """
-        Check that all types of a tenant are there.
+        Check that no collection of a tenant is missing.
 
         Raises:
-            BackendError: They are not.
+            BackendError: There are fewer than the tenant's clock counts.
         """
         with translated():
             clock = await self._database["clocks"].find_one({"_id": tenant})
-            there = await self._database["collections"].count_documents({"tenant": tenant})
-        if clock is not None and there < clock.get("collections", 0):
+            count = await self._database["collections"].count_documents({"tenant": tenant})
+        if clock is not None and count < clock.get("collections", 0):
             raise damaged("a collection is missing")
 
     async def _add(self, tenant: str, fhir_version: FHIRVersion, name: str) -> None:
-        """Add a type, and count it with its tenant, unless another process was quicker."""
-        kind = {"tenant": tenant, "version": fhir_version.value, "type": name}
+        """Add a collection, and count it in its tenant's clock, unless another process did."""
+        key = {"tenant": tenant, "version": fhir_version.value, "type": name}
 
         async def work(session: Session) -> None:
             collections = self._database["collections"]
-            if await collections.find_one(kind, session=session) is not None:
+            if await collections.find_one(key, session=session) is not None:
                 return
             counter = await self._database["meta"].find_one_and_update(
                 {"_id": _COUNTER},
@@ -85,7 +83,7 @@ class Collections:
                 session=session,
             )
             assert counter is not None  # noqa: S101 - the schema has it
-            await collections.insert_one({"_id": counter["count"], **kind}, session=session)
+            await collections.insert_one({"_id": counter["count"], **key}, session=session)
             count = {"$inc": {"collections": 1}}
             await self._database["clocks"].update_one({"_id": tenant}, count, session=session)
 

@@ -1,4 +1,4 @@
-"""Contents: in the document of their version, or in chunks where they are too large for one."""
+"""Contents: in the document of their version, or in chunks if they are too large for it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
 CHUNK_BYTES = 8 * 1024 * 1024
-"""How much of a content is in one document; a document takes 16 MiB with all that is in it."""
+"""The most bytes of a content in one document; MongoDB limits a whole document to 16 MiB."""
 
 
 def chunks_of(seq: int, content: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the documents for a content that is larger than a chunk."""
+    """Yield the chunk documents of a content that is larger than `CHUNK_BYTES`."""
     for number, start in enumerate(range(0, len(content), CHUNK_BYTES)):
         yield {"v": seq, "n": number, "b": content[start : start + CHUNK_BYTES]}
 
@@ -22,7 +22,7 @@ async def content_of(
     *,
     session: AsyncClientSession | None = None,
 ) -> bytes | None:
-    """Return what is stored of a version's content, None if nothing is."""
+    """Return the stored content of a version, None if it is missing; chunks may be missing."""
     if version["n"] <= CHUNK_BYTES:
         content = version.get("b")
         return content if isinstance(content, bytes) else None

@@ -25,7 +25,7 @@ from pymongo.write_concern import WriteConcern
 
 from helios_core import run_to_end
 from helios_mongodb import schema
-from helios_mongodb.errors import DRIVER_ERRORS, HELD, opening, translated
+from helios_mongodb.errors import CONFLICTS, DRIVER_ERRORS, opening, translated
 from helios_mongodb.introductions import Introductions, check_transactions
 from helios_mongodb.sessions import Writers
 from helios_mongodb.settings import MongoSettings
@@ -39,21 +39,23 @@ T = TypeVar("T")
 
 MAJORITY = WriteConcern("majority")
 CLOSED_WITHIN = timedelta(seconds=10)
-"""How long the driver may take to leave its connections."""
+"""How long the driver may take to close its connections."""
 
 _PAUSE_SECONDS = 0.005
-"""Before a commit is asked for again."""
+"""The pause before a commit is repeated."""
 
 _LONGEST_PAUSE_SECONDS = 0.08
 _SHORTEST_PAUSE_SECONDS = 0.01
 """
-Before a transaction begins anew. The pauses get shorter: who has waited longer asks more often, or
-those who write without a break would leave no gap for it.
+The range of pauses before a transaction is repeated.
+
+They get shorter, so that a transaction that has waited longer tries more often. Otherwise
+processes that write without a break would leave no gap for it.
 """
 
 
 class Database:
-    """One database of a replica set, in which everything is read and written by majority."""
+    """One database of a replica set, read and written with majority concern."""
 
     def __init__(self, settings: MongoSettings) -> None:
         self.settings = settings
@@ -80,12 +82,12 @@ class Database:
     @property
     def database(self) -> AsyncDatabase[Document]:
         """The database itself."""
-        assert self._client is not None  # noqa: S101 - `opened` sees to it
+        assert self._client is not None  # noqa: S101 - `opened` sets it
         return database_of(self._client, self.settings)
 
     async def now(self) -> datetime:
-        """Return the time of the server that is the primary."""
-        assert self._client is not None  # noqa: S101 - `opened` sees to it
+        """Return the time of the primary."""
+        assert self._client is not None  # noqa: S101 - `opened` sets it
         return await time_of(self._client)
 
     def __getitem__(self, name: str) -> Collection:
@@ -93,14 +95,14 @@ class Database:
         return self.database[name]
 
     def exports(self, name: str) -> Collection:
-        """Return a collection on the members that exports are read from."""
+        """Return a collection, read from the members that serve exports."""
         mode = read_pref_mode_from_name(self.settings.read_preference.value)
         return self[name].with_options(read_preference=make_read_preference(mode, None))
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """Start a session in which each read sees what earlier operations of it have seen."""
-        assert self._client is not None  # noqa: S101 - `opened` sees to it
+        """Start a causally consistent session: a read sees what earlier reads in it have seen."""
+        assert self._client is not None  # noqa: S101 - `opened` sets it
         session = self._client.start_session(causal_consistency=True)
         try:
             yield session
@@ -112,18 +114,18 @@ class Database:
         self, work: Callable[[Session], Awaitable[T]], *, persistent: bool = True
     ) -> T:
         """
-        Do some work in one transaction, and anew after a failover, or where it met another one.
+        Run `work` in one transaction; repeat it after a failover or a conflict.
 
-        Unless it is `persistent`, what another one holds is not waited for. The work may run more
-        than once, but only one run is ever committed. A commit whose answer was lost is asked
-        for again, which MongoDB answers as the first time.
+        Without `persistent`, a conflict with another transaction fails at once. The work may run
+        more than once, but only one run is committed. A commit whose response was lost is sent
+        again; MongoDB responds to it as to the first one.
 
         Raises:
             StoreBusy: Another transaction is in the way.
-            BackendUnavailable: The time for all tries is over. Where the last commit was not
-                answered, nobody knows whether it was done.
+            BackendUnavailable: HFS_MONGODB_TIMEOUT is over. If the response to a commit was lost,
+                it is unknown whether the work was committed.
         """
-        assert self._writers is not None  # noqa: S101 - `opened` sees to it
+        assert self._writers is not None  # noqa: S101 - `opened` sets it
         deadline = monotonic() + self.settings.timeout.total_seconds()
         pause = _LONGEST_PAUSE_SECONDS
         with translated():
@@ -132,11 +134,11 @@ class Database:
                     async with self._writers.session() as session:
                         return await self._try(session, work, deadline)
                 except PyMongoError as error:
-                    held = isinstance(error, OperationFailure) and error.code in HELD
+                    held = isinstance(error, OperationFailure) and error.code in CONFLICTS
                     over = monotonic() >= deadline or (held and not persistent)
                     if over or not _may_try_again(error):
                         raise
-                await asyncio.sleep(pause * random.uniform(0, 1))  # noqa: S311 - spreads who collided
+                await asyncio.sleep(pause * random.uniform(0, 1))  # noqa: S311 - spreads retries
                 pause = max(0.7 * pause, _SHORTEST_PAUSE_SECONDS)
 
     async def _try(
@@ -166,8 +168,8 @@ class Database:
 
 
 def _may_try_again(error: PyMongoError) -> bool:
-    """Whether nothing of a transaction was done, for the sake of another one or of a failover."""
-    # What one inserts that another has inserted since the snapshot was taken.
+    """Return whether a transaction was aborted for another one or by a failover."""
+    # A duplicate key: another transaction inserted it after the snapshot of this one.
     return error.has_error_label("TransientTransactionError") or isinstance(
         error, DuplicateKeyError
     )
@@ -178,7 +180,7 @@ async def connected(
     settings: MongoSettings, *, limited: bool = True
 ) -> AsyncIterator[AsyncMongoClient[Document]]:
     """
-    Connect to a server that has transactions; `limited` bounds how long one answer may take.
+    Connect to a server that has transactions; `limited` sets a timeout on each response.
 
     Raises:
         ConfigurationError: The address cannot be used, or the server has no transactions.
@@ -204,7 +206,7 @@ async def connected(
             except ServerSelectionTimeoutError:
                 heard.explain(client.options.replica_set_name)
                 raise
-            # What a refused user is allowed to do before it is refused.
+            # A user without rights may connect and send `hello`; reading shows a missing right.
             await database_of(client, settings)["meta"].find_one({})
         yield client
     finally:
@@ -215,10 +217,10 @@ async def connected(
 def database_of(
     client: AsyncMongoClient[Document], settings: MongoSettings
 ) -> AsyncDatabase[Document]:
-    """Return the database that settings name, read and written by majority."""
+    """Return the database that settings name, with majority read and write concern."""
     return client.get_database(
         settings.database,
-        # An instant out of range, in a damaged row, becomes the nearest one.
+        # A damaged instant out of range becomes the nearest valid one instead of an error.
         codec_options=CodecOptions(
             tz_aware=True,
             tzinfo=UTC,

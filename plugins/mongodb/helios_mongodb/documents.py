@@ -1,4 +1,4 @@
-"""The documents of jobs, shards and parts."""
+"""The documents of jobs, shards and parts, from and to the contract's types."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from bson.int64 import Int64
 
 from helios_core import PART_KINDS, Job, JobStatus, Part, Shard, stored_job, stored_part
 from helios_mongodb.databases import Document
-from helios_mongodb.waits import AT_ONCE
+from helios_mongodb.waits import IN_THE_PAST
 
 ACTIVE: Document = {"$in": [JobStatus.ACCEPTED.value, JobStatus.IN_PROGRESS.value]}
-"""The status of active jobs."""
+"""The condition on the status of active jobs."""
 
 
 def to_job(found: Document) -> Job:
-    """Return a stored job."""
+    """Return the job of a document."""
     return stored_job(
         found["accepted"],
         status=found["status"],
@@ -25,7 +25,7 @@ def to_job(found: Document) -> Job:
 
 
 def job_document(number: int, job: Job, shards: Sequence[Shard]) -> Document:
-    """Return a new job; when it was created is for the server to say."""
+    """Return the document of a new job, without `created`, which the server sets."""
     return {
         "_id": Int64(number),
         "tenant": job.tenant,
@@ -45,7 +45,7 @@ def job_document(number: int, job: Job, shards: Sequence[Shard]) -> Document:
 
 
 def shard_document(number: int, job: Job, shard: Shard) -> Document:
-    """Return a shard that nobody has claimed yet."""
+    """Return the document of a shard that was never claimed."""
     return {
         "job": Int64(number),
         "tenant": job.tenant,
@@ -59,7 +59,7 @@ def shard_document(number: int, job: Job, shard: Shard) -> Document:
         "token": 0,
         "attempts": 0,
         "worker": None,
-        "at": AT_ONCE,
+        "at": IN_THE_PAST,
         "wait": Int64(0),
         "touched": None,
         "error": None,
@@ -73,7 +73,7 @@ def shard_document(number: int, job: Job, shard: Shard) -> Document:
 
 
 def part_document(shard: Document, part: Part, position: int) -> Document:
-    """Return a part as it is published."""
+    """Return the document of a part that is published at a position of the manifest."""
     return {
         "job": shard["job"],
         "kind": PART_KINDS.index(part.key.kind),
@@ -86,5 +86,5 @@ def part_document(shard: Document, part: Part, position: int) -> Document:
 
 
 def to_part(found: Document) -> Part:
-    """Return a published part."""
+    """Return the part of a document."""
     return stored_part(found["part"])

@@ -1,4 +1,4 @@
-"""What a sequence of changes comes to: outcomes, and the versions to write, without stamps."""
+"""Drafts: the outcomes of a sequence of changes, and the versions to write for them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,16 +13,16 @@ Key: TypeAlias = tuple[int, str]
 """A resource: its collection and its id."""
 
 HEAD_FIELDS = {"c": 1, "i": 1, "v": 1, "s": 1, "d": 1, "g": 1, "h": 1, "n": 1, "p": 1}
-"""What is read of the newest version of a resource."""
+"""The fields of a newest version that are read."""
 
 
 class Head(NamedTuple):
-    """The newest version of a resource, a deletion perhaps, as it is stored."""
+    """The newest stored version of a resource, which may be a deletion."""
 
     seq: int
     since_stamp: int
     content_hash: int
-    """As `Resource.content_hash`, without a sign."""
+    """As in `Resource.content_hash`, unsigned."""
     version_id: int
     size: int
     line_hash: int
@@ -31,19 +31,19 @@ class Head(NamedTuple):
 
 
 class Draft(msgspec.Struct, kw_only=True):
-    """A version that is going to be written."""
+    """A version that will be written."""
 
     key: Key
     version_id: int
     before: "Head | Draft | None"
-    """The version it ends."""
+    """The version that it supersedes, None for the first one."""
     resource: Resource | None
-    """None is a deletion."""
+    """None for a deletion."""
     patients: tuple[str, ...]
-    """A deletion keeps those of the version it ends, so that it reaches the same exports."""
+    """A deletion keeps those of the version before it, so that it reaches the same exports."""
     content_hash: int
     ended: bool = False
-    """Whether a later change of the same write ends it."""
+    """Whether a later change of the same write supersedes it."""
     seq: int = 0
     line: bytes | None = None
     line_hash: int = 0
@@ -54,26 +54,26 @@ class Draft(msgspec.Struct, kw_only=True):
         return self.resource is None
 
     def stamp(self, instant: datetime) -> None:
-        """Make its line, unless it is a deletion."""
+        """Set the line and its hash, unless it is a deletion."""
         if self.resource is not None:
             self.line = self.resource.stamped(self.version_id, instant)
             self.line_hash = line_hash(self.line)
 
     @property
     def size(self) -> int:
-        """How many bytes its content has."""
+        """The length of its content in bytes, 0 for a deletion."""
         return len(self.line or b"")
 
 
 class Outcome(NamedTuple):
-    """What became of one change."""
+    """The outcome of one change."""
 
     decision: Decision
     current: Head | Draft | None
-    """The version that is current after it."""
+    """The version that is current after the change."""
 
     def applied(self, instant: datetime) -> AppliedChange:
-        """Return it with the instant of the write, which every draft has."""
+        """Return the outcome for the contract; `instant` is that of the write."""
         last_updated = None
         if isinstance(self.current, Head):
             last_updated = from_stamp(self.current.since_stamp)
@@ -87,7 +87,7 @@ class Outcome(NamedTuple):
 
 
 class Drafting:
-    """Applies changes in order to the newest versions."""
+    """Applies changes in order to the newest versions of resources, in memory."""
 
     def __init__(self, heads: Mapping[Key, Head]) -> None:
         self.drafts: list[Draft] = []
@@ -95,10 +95,10 @@ class Drafting:
 
     def apply(self, change: Put | Delete, key: Key) -> Outcome:
         """
-        Note what a change makes.
+        Add the draft that a change results in, if any, and return its outcome.
 
         Raises:
-            VersionConflict: It named another version than the current one.
+            VersionConflict: The change's `if_match` is not the current version.
         """
         current = self._latest.get(key)
         decision = decide(change, current)
@@ -122,7 +122,7 @@ class Drafting:
 
 
 def head_of(version: Mapping[str, Any]) -> Head:
-    """Return the newest version of a resource as it was read."""
+    """Return the head of a document of a newest version."""
     return Head(
         seq=version["_id"],
         since_stamp=version["s"],

@@ -1,4 +1,4 @@
-"""MongoDB's errors as the errors of the contract."""
+"""Errors of MongoDB and its driver as errors of the contract."""
 
 import asyncio
 from asyncio import InvalidStateError
@@ -23,25 +23,25 @@ _REFUSED = {
     18: "the user or the password is refused; check the address and its authSource",
     8000: "the user or the password is refused; check the address and its authSource",
 }
-"""What error codes say that only the operator can change."""
+"""Reasons of errors that only the operator can resolve, by error code."""
 
 _DAMAGED = frozenset({8, 10334, 51091})
 """Error codes of data that the server cannot read."""
 
-HELD = frozenset({24, 112})
-"""Error codes of what another transaction holds."""
+CONFLICTS = frozenset({24, 112})
+"""Error codes of conflicts with another transaction."""
 
 DRIVER_ERRORS = (PyMongoError, BSONError, OSError, EOFError, RuntimeError, InvalidStateError)
-"""Everything that the driver may raise; OSError includes timeouts."""
+"""Everything that the driver may raise; OSError includes TimeoutError."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
     """
-    Turn every error of the driver into one of the contract, and pass on each cancellation.
+    Turn every error of the driver into one of the contract, and pass on cancellations.
 
-    What nobody expected may pass as well, so it is worth another try. Texts are left out, since
-    they may quote values; the kind of the error is there.
+    Unknown errors count as temporary. The texts of errors are left out, since they may quote
+    values; their types and codes are kept.
     """
     with _cancellable():
         try:
@@ -56,7 +56,7 @@ def translated() -> Iterator[None]:
                 " restore it from a backup"
             ) from error
         except (RuntimeError, InvalidStateError) as error:
-            # The event loop and its transports, when a connection ends under a command.
+            # Raised by the event loop and its transports if a connection ends during a command.
             if isinstance(error, RuntimeError) and "closed" not in str(error):
                 raise
             raise _lost(error) from error
@@ -65,24 +65,24 @@ def translated() -> Iterator[None]:
 @contextmanager
 def _cancellable() -> Iterator[None]:
     """
-    Cancel the task at the end, if it was to end and the driver took that for its own.
+    Raise CancelledError at the end if the driver swallowed a cancellation.
 
-    Before Python 3.12, `asyncio.wait_for`, through which the driver sends every message, forgets a
-    cancellation that comes when the message has just been sent.
+    The driver sends every message through `asyncio.wait_for`, which before Python 3.12 loses a
+    cancellation that arrives just when the message has been sent.
     """
     before = _cancellations()
     try:
         yield
     except Exception as error:
-        if _has_grown(before):
+        if _was_cancelled_since(before):
             raise asyncio.CancelledError from error
         raise
-    if _has_grown(before):
+    if _was_cancelled_since(before):
         raise asyncio.CancelledError
 
 
 def _cancellations() -> "tuple[asyncio.Task[Any] | None, int]":
-    """Return the running task, if there is one, and how often it was asked to end."""
+    """Return the running task, if there is one, and the number of its pending cancellations."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -90,7 +90,7 @@ def _cancellations() -> "tuple[asyncio.Task[Any] | None, int]":
     return task, 0 if task is None else task.cancelling()
 
 
-def _has_grown(before: "tuple[asyncio.Task[Any] | None, int]") -> bool:
+def _was_cancelled_since(before: "tuple[asyncio.Task[Any] | None, int]") -> bool:
     task, count = _cancellations()
     return task is before[0] and count > before[1]
 
@@ -98,10 +98,10 @@ def _has_grown(before: "tuple[asyncio.Task[Any] | None, int]") -> bool:
 @contextmanager
 def opening() -> Iterator[None]:
     """
-    Turn what an address that cannot be used leads to into a refusal to start.
+    Turn errors that are due to the configured address into ConfigurationError.
 
     Raises:
-        ConfigurationError: The address cannot be read, or the server refuses the user.
+        ConfigurationError: The address is malformed, or the server refuses the user.
         BackendUnavailable: The server cannot be reached.
     """
     try:
@@ -111,25 +111,25 @@ def opening() -> Iterator[None]:
         cause = error.__cause__
         if isinstance(cause, AddressError | InvalidName):
             raise ConfigurationError(
-                f"HFS_DATABASE_URL cannot be used as an address of MongoDB"
-                f" ({type(cause).__name__}); give one like"
+                f"HFS_DATABASE_URL is not a valid address of MongoDB"
+                f" ({type(cause).__name__}); set it to one like"
                 " mongodb://user:password@host:27017/?replicaSet=rs0"
             ) from error
         if isinstance(cause, OperationFailure) and (reason := _REFUSED.get(cause.code or 0)):
             raise ConfigurationError(
-                f"MongoDB refuses what HFS_DATABASE_URL says: {reason}"
+                f"MongoDB refuses the user of HFS_DATABASE_URL: {reason}"
             ) from error
         raise
     except ValueError as error:
         raise ConfigurationError(
-            f"HFS_DATABASE_URL cannot be read as an address of MongoDB ({type(error).__name__});"
-            " give one like mongodb://user:password@host:27017/?replicaSet=rs0"
+            f"HFS_DATABASE_URL is not a valid address of MongoDB ({type(error).__name__});"
+            " set it to one like mongodb://user:password@host:27017/?replicaSet=rs0"
         ) from error
 
 
 def _lost(error: Exception) -> BackendUnavailable:
     return BackendUnavailable(
-        f"MongoDB did not answer ({type(error).__name__}): it is down, choosing a new primary, or"
+        f"MongoDB did not respond ({type(error).__name__}): it is down, electing a new primary, or"
         " cannot be reached; try again later"
     )
 
@@ -137,16 +137,16 @@ def _lost(error: Exception) -> BackendUnavailable:
 def _ours(error: OperationFailure) -> BackendError:
     if error.code in _DAMAGED:
         return BackendError(
-            f"MongoDB reports damaged data (code {error.code}); look into its log, and restore"
-            " what is lost from a backup"
+            f"MongoDB reports damaged data (code {error.code}); see its log, and restore the data"
+            " from a backup"
         )
-    if error.code in HELD:
+    if error.code in CONFLICTS:
         return StoreBusy(
-            f"another write holds what this one needs (code {error.code}); if its process was"
-            " killed, another process of Helios ends it within seconds, and MongoDB after"
-            " transactionLifetimeLimitSeconds; try again later"
+            f"another write is changing the same documents (code {error.code}); try again later."
+            " If its process was killed, another process of Helios aborts the write within"
+            " seconds, or MongoDB does after transactionLifetimeLimitSeconds"
         )
     reason = _REFUSED.get(error.code or 0, f"it reports {type(error).__name__}")
     return BackendUnavailable(
-        f"MongoDB did not do it (code {error.code}): {reason}; try again later"
+        f"MongoDB refused a command (code {error.code}): {reason}; try again later"
     )

@@ -1,4 +1,4 @@
-"""Extents: runs of a collection, filled one after the other, and how much there is in each."""
+"""Extents: numbered runs of a collection's versions, with counts and sums of each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,10 +25,10 @@ from helios_mongodb.databases import Document
 from helios_mongodb.drafts import Draft, Head
 
 _EXTENT_NUMBER_BITS = COLLECTION_BITS - EXTENT_BITS
-"""How many lower bits of an extent's number its collection has for itself."""
+"""How many low bits of an extent's number count within its collection."""
 
 UNSOUND = -1
-"""In the place of a check, which is never negative."""
+"""Stored as the check of an extent that is not sound; real checks are never negative."""
 
 _COUNTS = (
     "rows",
@@ -47,42 +47,42 @@ _COUNTS = (
 
 
 class Extent(msgspec.Struct, kw_only=True):
-    """What must be in an extent, and when it was written."""
+    """The counts and sums of an extent, which show whether something is lost or changed."""
 
     number: int
     rows: int = 0
     bytes: int = 0
     live: int = 0
-    """How many versions are no deletions and not ended."""
+    """How many versions are current and no deletions; `live_*` is about these."""
     live_bytes: int = 0
     live_hash: int = 0
     """The sum of the hashes of their lines."""
     compartment_live: int = 0
-    """Of those, in the compartment of any patient."""
+    """How many of the live ones are in a patient's compartment; `compartment_*` is about these."""
     compartment_bytes: int = 0
     compartment_hash: int = 0
     first: int = FOREVER
     last: int = -1
-    """The stamps of its first and its last version."""
+    """`first` and `last` are the stamps of its first and its last version."""
     changed: int = -1
-    """The last stamp at which a version began or ended."""
+    """The latest stamp at which one of its versions began or ended."""
     sum: int = 0
-    """The sum of the marks of all versions and of their ends."""
+    """The sum of the marks of all its versions and of their ends."""
     sound: bool = True
-    """Whether it was read as it was written."""
+    """Whether what was read is what was written."""
 
     @property
     def seqs(self) -> SeqRange:
-        """The range of its versions."""
+        """The range of the seqs of its versions."""
         base = self.number << EXTENT_BITS
         return SeqRange(first=base, end=base + self.rows)
 
     def takes(self, size: int) -> bool:
-        """Whether there is room for one more; the first one always has."""
+        """Return whether a version of `size` bytes fits; the first one always does."""
         return self.rows == 0 or (self.rows < EXTENT_ROWS and self.bytes + size <= EXTENT_BYTES)
 
     def add(self, draft: Draft, stamp: int) -> None:
-        """Make room for a version, number it, and count it."""
+        """Append a version: set its seq, and count it."""
         draft.seq = (self.number << EXTENT_BITS) + self.rows
         self.rows += 1
         self.bytes += draft.size
@@ -95,14 +95,14 @@ class Extent(msgspec.Struct, kw_only=True):
         self._count(version, -1)
         self._mark(ending_mark(version.seq, stamp), stamp)
 
-    def current(self, *, everybody: bool) -> ResourceSums:
-        """Return what is current in it, of everybody or only in compartments."""
-        if everybody:
+    def current(self, *, all_resources: bool) -> ResourceSums:
+        """Return the sums of live resources, of all or only of those in compartments."""
+        if all_resources:
             return ResourceSums(self.live, self.live_bytes, self.live_hash)
         return ResourceSums(self.compartment_live, self.compartment_bytes, self.compartment_hash)
 
     def document(self) -> Document:
-        """Return it as it is stored; one that was not sound stays so."""
+        """Return its document; an extent that is not sound remains so."""
         counts = {name: Int64(getattr(self, name)) for name in _COUNTS}
         check = _check(self.number, counts) if self.sound else UNSOUND
         return {"_id": Int64(self.number), **counts, "check": Int64(check)}
@@ -124,7 +124,7 @@ class Extent(msgspec.Struct, kw_only=True):
 
 
 def extent_from(document: Mapping[str, Any]) -> Extent:
-    """Return an extent as it was read, and whether that is as it was written."""
+    """Return the extent of a document; `sound` is False if its check does not match."""
     counts: dict[str, Any] = {name: document.get(name) for name in _COUNTS}
     if not all(isinstance(count, int) for count in counts.values()):
         return Extent(number=document["_id"], sound=False)
@@ -132,12 +132,12 @@ def extent_from(document: Mapping[str, Any]) -> Extent:
     return Extent(number=document["_id"], sound=sound, **counts)
 
 
-def place(drafts: Sequence[Draft], stored: Mapping[int, Extent], stamp: int) -> list[Extent]:
+def assign_seqs(drafts: Sequence[Draft], stored: Mapping[int, Extent], stamp: int) -> list[Extent]:
     """
-    Number all drafts, ascending within a collection, and count what begins and ends.
+    Set the seqs of all drafts, ascending within a collection; return the extents that change.
 
-    `stored` has, by their numbers, the last extent of each collection that has one, and those of
-    the versions that end. Return those that change.
+    `stored` holds, by number, the last extent of each collection, and the extents of all versions
+    that the drafts end.
     """
     filling = {number >> _EXTENT_NUMBER_BITS: stored[number] for number in sorted(stored)}
     changed = dict[int, Extent]()
@@ -152,14 +152,14 @@ def place(drafts: Sequence[Draft], stored: Mapping[int, Extent], stamp: int) -> 
         if draft.before is not None:
             number = extent_of(draft.before.seq)
             ended = changed.get(number) or stored.get(number)
-            # What is lost is not to look as if it were there.
+            # An extent that is missing must not seem intact afterwards.
             changed[number] = ended = ended or Extent(number=number, sound=False)
             ended.end(draft.before, stamp)
     return list(changed.values())
 
 
 def extents_within(seqs: SeqRange) -> Document:
-    """Return the condition of the extents that a range touches."""
+    """Return the condition of the extents that overlap a range of seqs."""
     first, last = seqs.extents
     return {"_id": {"$gte": Int64(first), "$lte": Int64(last)}}
 
@@ -170,7 +170,7 @@ def extents_of(collection: int) -> Document:
 
 
 def mark_of(draft: Draft, stamp: int) -> int:
-    """Return the mark of a version that begins."""
+    """Return the mark of a new version."""
     patients = " ".join(draft.patients)
     return version_mark(
         (
@@ -181,7 +181,7 @@ def mark_of(draft: Draft, stamp: int) -> int:
 
 
 def mark_of_stored(version: Mapping[str, Any]) -> int:
-    """Return the mark of a version as it is stored."""
+    """Return the mark of a stored version, whose fields may be damaged."""
     patients = " ".join(map(str, version.get("p") or ()))
     fields = (version.get(name) for name in ("_id", "i", "v", "s"))
     return version_mark(
@@ -190,7 +190,7 @@ def mark_of_stored(version: Mapping[str, Any]) -> int:
 
 
 MARKED_FIELDS = {"i": 1, "v": 1, "s": 1, "d": 1, "p": 1, "n": 1, "h": 1, "u": 1}
-"""What the mark of a version is about, and its end."""
+"""The fields that the marks of a version and of its end are computed from."""
 
 
 def _first(collection: int) -> int:

@@ -1,4 +1,4 @@
-"""The search index: what is stored of a version, and what a prefilter asks for."""
+"""The search index: the terms stored with a version, and conditions on them."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from helios_core.fhir import (
 )
 
 UNREADABLE = 0
-"""The term of versions whose content could not be read: any search may be about them."""
+"""The term of versions whose content could not be read; every search must consider them."""
 
 _UNREADABLE = {"t": Int64(UNREADABLE)}
 
 
 def term_fields(terms: IndexTerms) -> dict[str, Any]:
-    """Return the fields of a version by which it is found."""
+    """Return the fields with the search terms of a version."""
     return {
         "t": [Int64(term) for term in terms.terms],
         "x": [
@@ -33,7 +33,7 @@ def term_fields(terms: IndexTerms) -> dict[str, Any]:
 
 
 def condition_of(prefilter: Prefilter) -> dict[str, Any]:
-    """Return the condition that every version satisfies of which a prefilter may be true."""
+    """Return a condition that every version fulfils that may satisfy a prefilter."""
     match prefilter:
         case AnyTerm(terms):
             return {"t": {"$in": [*map(Int64, terms), Int64(UNREADABLE)]}}

@@ -1,4 +1,4 @@
-"""Compare the versions that there are with what extents say there must be (P9)."""
+"""Integrity: comparing the stored versions with the counts and sums of extents (P9)."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,25 +16,23 @@ from helios_mongodb.extents import MARKED_FIELDS, Extent, mark_of_stored
 from helios_mongodb.views import within
 
 MARKED_EXTENTS = 2
-"""In how many extents all versions are gone through for a cohort or a prefilter (P4, P5)."""
+"""Up to how many extents every version is verified for a cohort or a prefilter (P4, P5)."""
 
 FEW_EXTENTS = 8
-"""In how many extents all versions are counted for a cohort, which is to cost by its size (P4)."""
+"""Up to how many extents versions are counted for a cohort, which must cost by its size (P4)."""
 
 
 def damaged(what: str) -> BackendError:
-    """Return the error about documents that contradict each other."""
-    return BackendError(
-        f"the data in MongoDB is damaged: {what}; restore what is lost from a backup"
-    )
+    """Return the error for documents that contradict each other."""
+    return BackendError(f"the data in MongoDB is damaged: {what}; restore it from a backup")
 
 
 def check_extents(collection: int, extents: Sequence[Extent], newest: Document | None) -> None:
     """
-    Check that all extents of a collection are there, up to that of its newest version.
+    Check that no extent of a collection is missing, up to that of its newest version.
 
     Raises:
-        BackendError: They are not, or one of them is not as it was written.
+        BackendError: An extent is missing or damaged.
     """
     first = extent_of(collection_range(collection).first)
     last = first - 1 if newest is None else extent_of(newest["_id"])
@@ -46,10 +44,10 @@ def check_extents(collection: int, extents: Sequence[Extent], newest: Document |
 
 def check_counts(extents: Iterable[Extent]) -> None:
     """
-    Check that extents are as they were written.
+    Check that all extents are sound.
 
     Raises:
-        BackendError: One of them is not.
+        BackendError: One of them is damaged.
     """
     if not all(extent.sound for extent in extents):
         raise damaged("the counts of extents do not add up")
@@ -59,9 +57,9 @@ async def damage_in(
     versions: Collection, resource_type: str, extents: Iterable[Extent]
 ) -> list[Damaged]:
     """
-    Return a report for each extent whose versions are not as they were written.
+    Return a report for each extent whose versions do not add up to its counts and sums.
 
-    They are compared as they were at the extent's last change: later ones are left aside.
+    Versions and ends after the extent's last change are ignored: they were written meanwhile.
     """
     reports = list[Damaged]()
     for extent in extents:
@@ -81,7 +79,7 @@ async def damage_in(
 async def damage_if_few(
     versions: Collection, resource_type: str, extents: Sequence[Extent]
 ) -> list[Damaged]:
-    """Return what extents lack as far as a cohort is worth it: many are not looked at."""
+    """Return reports for a cohort: verify few extents, only count in more, skip too many."""
     if len(extents) <= MARKED_EXTENTS:
         return await damage_in(versions, resource_type, extents)
     if len(extents) <= FEW_EXTENTS:
@@ -92,7 +90,7 @@ async def damage_if_few(
 async def shortfalls(
     versions: Collection, resource_type: str, extents: Iterable[Extent]
 ) -> list[Damaged]:
-    """Return a report for each extent that lacks versions, which are only counted."""
+    """Return a report for each extent with missing versions; they are only counted."""
     reports = list[Damaged]()
     for extent in extents:
         found = await versions.count_documents(within(extent.seqs))

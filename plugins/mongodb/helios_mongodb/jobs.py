@@ -1,4 +1,4 @@
-"""Job state in MongoDB."""
+"""The job store in MongoDB."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -35,18 +35,18 @@ from helios_mongodb import leasing, schema
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.documents import ACTIVE, job_document, shard_document, to_job, to_part
 from helios_mongodb.errors import translated
-from helios_mongodb.listing import Sums, listed, sums_of, to_summary, to_sums
+from helios_mongodb.listing import Sums, condition_of, sums_of, to_summary, to_sums
 from helios_mongodb.records import MongoRecords
-from helios_mongodb.waits import AT_ONCE, from_now, is_over, lasts
+from helios_mongodb.waits import IN_THE_PAST, from_now, is_over, lasts
 
 _JOBS = "jobs"
 
 
 class MongoJobStore(MongoRecords, JobStore):
     """
-    Keeps jobs in MongoDB, where any number of processes on any machines share them.
+    Keeps jobs in MongoDB, shared by any number of processes on any machines.
 
-    What concerns one document is one command; what concerns several is one transaction.
+    A change of one document is one command; a change of several is one transaction.
     """
 
     def __init__(self, database: Database, identity: str) -> None:
@@ -57,25 +57,25 @@ class MongoJobStore(MongoRecords, JobStore):
 
     @classmethod
     async def of(cls, database: Database) -> "MongoJobStore":
-        """Return the store in an opened database."""
+        """Return the store of an opened database."""
         return cls(database, await schema.identity(database.database))
 
     @property
     def unreadable(self) -> Sequence[JobKey]:
-        """The jobs that this process has met and cannot read (J15)."""
+        """The jobs that this process tried to read and could not (J15)."""
         return self._set_aside.keys
 
     @property
     def identity(self) -> str:
-        """A UUID made with the schema; a copy of the database has it too."""
+        """A UUID created with the schema; a copy of the database has the same one."""
         return self._identity
 
     def wake(self) -> None:
-        """Let whoever waits for work in this process look for it."""
+        """Wake the tasks of this process that wait for work."""
         self._news.set()
 
     async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
-        """Store a job with its shards, unless the tenant is at its cap (J1)."""
+        """Store a job with its shards, unless the tenant has `max_active` active jobs (J1)."""
         with translated():
             number = await leasing.next_number(self._database, _JOBS)
             first = {"$setOnInsert": {"served": 0}}
@@ -83,7 +83,7 @@ class MongoJobStore(MongoRecords, JobStore):
             await turns.update_one({"_id": job.tenant}, first, upsert=True)
 
         async def work(session: Session) -> Job:
-            # Additions of one tenant meet here, so that its cap holds.
+            # Concurrent additions of a tenant conflict on this document, so that its limit holds.
             addition = {"$inc": {"added": 1}}
             await turns.update_one({"_id": job.tenant}, addition, session=session)
             active = await self._database["jobs"].count_documents(
@@ -98,20 +98,20 @@ class MongoJobStore(MongoRecords, JobStore):
         return added
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """Return a job that was not cancelled."""
-        return to_job(await self._found(tenant, job_id))
+        """Return a job, unless it was cancelled."""
+        return to_job(await self._require_job(tenant, job_id))
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
-        """Count published resources and those that holders reported."""
-        job = await self._found(tenant, job_id)
+        """Count resources that are published or were reported by the workers on them."""
+        job = await self._require_job(tenant, job_id)
         with translated():
             sums = await sums_of(self._database, [job["_id"]])
         return to_sums(sums.get(job["_id"], {})).progress
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
-        """Return the published parts in order."""
-        job = await self._found(tenant, job_id)
-        # What is published after this look at the job is left to the next one.
+        """Return the published parts by kind, shard and number."""
+        job = await self._require_job(tenant, job_id)
+        # Parts that are published after the job was read are left to the next call.
         seen = {"job": job["_id"], "position": {"$lt": job["published"]}}
         order = [("kind", 1), ("shard", 1), ("number", 1)]
         with translated():
@@ -127,8 +127,8 @@ class MongoJobStore(MongoRecords, JobStore):
         )
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
-        """Return the published part of a file name."""
-        job = await self._found(tenant, job_id)
+        """Return the published part with a file name."""
+        job = await self._require_job(tenant, job_id)
         with translated():
             row = await self._database["parts"].find_one({"job": job["_id"], "name": name})
         if row is None:
@@ -136,13 +136,13 @@ class MongoJobStore(MongoRecords, JobStore):
         return to_part(row)
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Yield what completed shards noted, each by a query of its own (J13)."""
-        job = await self._found(tenant, job_id)
+        """Yield the notes of completed shards, with one query per shard (J13)."""
+        job = await self._require_job(tenant, job_id)
         notes, shard = self._database["notes"], -1
         with translated():
             sizes = {"$group": {"_id": None, "bytes": {"$sum": "$bytes"}}}
             sums = await notes.aggregate([{"$match": {"job": job["_id"]}}, sizes])
-            stored = sum([each["bytes"] async for each in sums])
+            stored = sum([row["bytes"] async for row in sums])
             if stored < job["noted"] or await leasing.lost_shards(self._database, job):
                 raise notes_lost(job_id)
         while True:
@@ -157,7 +157,7 @@ class MongoJobStore(MongoRecords, JobStore):
             yield noted
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
-        """Claim the shard whose turn it is (J2, J3, J8, J9, J11)."""
+        """Claim the next shard in turn (J2, J3, J8, J9, J11)."""
         self._news.clear()
         with translated():
             claimed = await leasing.claim(
@@ -168,7 +168,7 @@ class MongoJobStore(MongoRecords, JobStore):
                 set_aside=self._set_aside,
             )
         if claimed is not None:
-            self.wake()  # where one shard waits there may be another
+            self.wake()  # there may be more shards to claim
         return claimed
 
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
@@ -187,7 +187,7 @@ class MongoJobStore(MongoRecords, JobStore):
         await self._change(lease, renewed)
 
     async def is_held(self, lease: Lease) -> bool:
-        """Whether the lease is still the newest one (J14)."""
+        """Return whether the lease is still the newest one (J14)."""
         with translated():
             shards = self._database["shards"]
             return await shards.find_one(leasing.held(lease), {"_id": 1}) is not None
@@ -195,7 +195,7 @@ class MongoJobStore(MongoRecords, JobStore):
     async def complete(
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
     ) -> JobStatus:
-        """Publish a shard's parts and notes and close it (J4, J5, J12, J13)."""
+        """Publish a shard's parts and notes, and close the shard (J4, J5, J12, J13)."""
 
         async def work(session: Session) -> JobStatus:
             return await leasing.complete(self._database, session, lease, parts, notes=notes)
@@ -207,7 +207,7 @@ class MongoJobStore(MongoRecords, JobStore):
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
     ) -> JobStatus:
-        """Record a failed attempt (J4, J9); a slow poll finds the shard after its pause."""
+        """Record a failed attempt (J4, J9); workers find the shard by polling after its pause."""
 
         async def work(session: Session) -> JobStatus:
             return await leasing.fail(
@@ -226,7 +226,7 @@ class MongoJobStore(MongoRecords, JobStore):
     async def postpone(
         self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
     ) -> bool:
-        """Free the shard for later and forget the attempt, unless it waited too long (J19)."""
+        """Free the shard for later without counting the attempt, within `patience` (J19)."""
         with translated():
             now = await self._database.now()
             shard = await self._database["shards"].find_one(leasing.held(lease))
@@ -251,14 +251,14 @@ class MongoJobStore(MongoRecords, JobStore):
         return True
 
     async def release(self, lease: Lease) -> None:
-        """Hand a shard back (J4)."""
+        """Free a shard at once, without counting the attempt (J4)."""
         attempts = {"$subtract": ["$attempts", 1]}
-        free: Document = {"worker": None, "at": AT_ONCE, "reported": 0, "attempts": attempts}
+        free: Document = {"worker": None, "at": IN_THE_PAST, "reported": 0, "attempts": attempts}
         await self._change(lease, free | {"touched": "$$NOW", "waiting_for": None})
         await self._notify()
 
     async def cancel(self, tenant: str, job_id: str) -> None:
-        """End a job for good (J6)."""
+        """Cancel a job (J6)."""
 
         async def work(session: Session) -> None:
             visible = _visible(tenant, job_id)
@@ -270,7 +270,7 @@ class MongoJobStore(MongoRecords, JobStore):
         await self._database.write(work)
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
-        """Return cancelled jobs and those finished long enough ago (J7, J15)."""
+        """Return cancelled jobs and those that ended `completed_before` ago (J7, J15)."""
         cancelled = {"status": JobStatus.CANCELLED.value}
         with translated():
             old = {"completed": {"$lte": await self._database.now() - completed_before}}
@@ -285,7 +285,7 @@ class MongoJobStore(MongoRecords, JobStore):
         """Return a page of the list of jobs (J15, J16)."""
         order = [("created", -1), ("tenant", 1), ("id", 1)]
         with translated():
-            condition = listed(query, after, await self._database.now())
+            condition = condition_of(query, after, await self._database.now())
             found = self._database["jobs"].find(condition).sort(order).limit(limit)
             rows = await found.to_list()
             sums = await sums_of(self._database, [row["_id"] for row in rows])
@@ -294,7 +294,7 @@ class MongoJobStore(MongoRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that are untouched for some time or lack shards (J18, J20)."""
+        """End active jobs that were untouched for this long, or lack shards (J18, J20)."""
         ended = list[JobKey]()
         with translated():
             last = await self._database.now() - untouched_for
@@ -308,7 +308,7 @@ class MongoJobStore(MongoRecords, JobStore):
         return ended
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
-        """Keep a worker alive for some time, and forget those that went silent (J17)."""
+        """Record that a worker is alive for `lasts`, and forget silent workers (J17)."""
         until = from_now(lasts)
         alive = [{"$set": {"until": until, "wait": until["$add"][1]}}]
         with translated():
@@ -322,7 +322,7 @@ class MongoJobStore(MongoRecords, JobStore):
             await self._database["workers"].delete_one({"_id": worker})
 
     async def workforce(self) -> Workforce:
-        """Count the workers that are alive, and the jobs that wait for one (J17)."""
+        """Count the workers that are alive, and the jobs that wait for a worker (J17)."""
         with translated():
             now = await self._database.now()
             alive = await self._database["workers"].count_documents(lasts("until", now))
@@ -341,7 +341,7 @@ class MongoJobStore(MongoRecords, JobStore):
         )
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
-        """Return the tenant's complete jobs, the latest first."""
+        """Return at most `limit` complete jobs of the tenant, latest first."""
         jobs = list[Job]()
         complete = {"tenant": tenant, "status": JobStatus.COMPLETE.value}
         with translated():
@@ -358,7 +358,7 @@ class MongoJobStore(MongoRecords, JobStore):
         return jobs
 
     async def delete(self, tenant: str, job_id: str) -> None:
-        """Forget a job with everything of it (J6)."""
+        """Delete a job with its shards, parts and notes (J6)."""
 
         async def work(session: Session) -> None:
             key = {"tenant": tenant, "id": job_id}
@@ -370,13 +370,13 @@ class MongoJobStore(MongoRecords, JobStore):
         await self._database.write(work)
 
     async def exists(self, tenant: str, job_id: str) -> bool:
-        """Whether the job is remembered, cancelled or not."""
+        """Return whether the job is stored, cancelled or not."""
         key = {"tenant": tenant, "id": job_id}
         with translated():
             return await self._database["jobs"].find_one(key, {"_id": 1}) is not None
 
     async def wait_for_work(self, at_most: timedelta) -> None:
-        """Return as soon as any process adds a shard or hands one back, or after `at_most`."""
+        """Return when any process has added or freed a shard, or after `at_most`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most.total_seconds()):
                 await self._news.wait()
@@ -392,15 +392,15 @@ class MongoJobStore(MongoRecords, JobStore):
         else:
             await leasing.end(self._database, session, number, JobStatus.COMPLETE)
         added = await jobs.find_one({"_id": Int64(number)}, session=session)
-        assert added is not None  # noqa: S101 - it has just been inserted
+        assert added is not None  # noqa: S101 - inserted above
         return to_job(added)
 
     async def _change(self, lease: Lease, fields: Document) -> None:
         """
-        Change the shard of a lease that is still the newest one.
+        Change the shard of a lease.
 
         Raises:
-            LeaseLost: It is not.
+            LeaseLost: The lease is not the newest one, or its job has ended.
         """
         with translated():
             changed = await self._database["shards"].update_one(
@@ -410,7 +410,7 @@ class MongoJobStore(MongoRecords, JobStore):
             raise lease_lost(lease)
 
     async def _end_untouched(self, number: int, last: datetime, reason: str) -> bool:
-        """End a job if it is active, and untouched or incomplete; return whether it was."""
+        """End a job if it is active, and untouched or lacking shards; return whether it was."""
 
         async def work(session: Session) -> bool:
             active = {"_id": number, "status": ACTIVE}
@@ -430,7 +430,7 @@ class MongoJobStore(MongoRecords, JobStore):
 
         return await self._database.write(work)
 
-    async def _found(self, tenant: str, job_id: str) -> Document:
+    async def _require_job(self, tenant: str, job_id: str) -> Document:
         with translated():
             job = await self._database["jobs"].find_one(_visible(tenant, job_id))
         if job is None:
@@ -454,7 +454,7 @@ class MongoJobStore(MongoRecords, JobStore):
         return self._set_aside.summary(row["_id"], summary, row["accepted"], stored)
 
     async def _notify(self) -> None:
-        """Wake idle workers everywhere; where that fails they find the work by polling."""
+        """Wake idle workers of all processes; if that fails, they find the work by polling."""
         self.wake()
         with suppress(BackendError), translated():
             await self._database["news"].update_one(

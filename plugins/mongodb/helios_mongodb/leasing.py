@@ -1,4 +1,4 @@
-"""Claim, renew and close shards: what is done to one of them at a time."""
+"""Leasing: claiming and closing shards, and ending their jobs."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -25,16 +25,16 @@ from helios_core import (
 )
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.documents import ACTIVE, part_document, to_job
-from helios_mongodb.waits import AT_ONCE, from_now, is_over
+from helios_mongodb.waits import IN_THE_PAST, from_now, is_over
 
 NOTE_BYTES = 8 * 1024 * 1024
-"""How much of a shard's notes is in one document."""
+"""The most bytes of a shard's notes in one document."""
 
 _SERVINGS = "servings"
 
 
 def held(lease: Lease) -> Document:
-    """Return the condition of the shard of a lease that is still the newest one (J4)."""
+    """Return the condition of a lease's shard, if that lease is still the newest one (J4)."""
     return {
         "tenant": lease.job.tenant,
         "id": lease.job.id,
@@ -52,7 +52,7 @@ async def claim(
     max_attempts: int,
     set_aside: SetAside,
 ) -> Lease | None:
-    """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
+    """Claim the next shard in turn; return None if there is none (J2, J3, J8, J9, J11)."""
     busy = list[Any]()
     while (shard := await _due(database, set_aside, busy)) is not None:
         try:
@@ -64,11 +64,11 @@ async def claim(
                 continue  # another worker was quicker
             lease = await _begin(database, claimed, worker, set_aside)
         except StoreBusy:
-            # Perhaps a worker that was killed in the middle of a transaction; others go on.
+            # Maybe a worker was killed during a transaction; continue with other shards.
             busy.append(shard["_id"])
             continue
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            # A field is missing, or holds what was never stored in it (J15).
+            # A field is missing, or holds a value that was never stored (J15).
             job = await database["jobs"].find_one({"_id": shard["job"]}, {"tenant": 1, "id": 1})
             key = JobKey(tenant=(job or {}).get("tenant", ""), id=(job or {}).get("id", ""))
             set_aside.add(shard["job"], key, error)
@@ -82,12 +82,13 @@ async def _hold(
     database: Database, shard: Document, worker: str, lease_for: timedelta
 ) -> Document | None:
     """
-    Claim a shard under a new token, and return it unless another worker was quicker (J3).
+    Claim a shard under a new token and return it, or None if another worker was quicker (J3).
 
-    In a transaction, or it would wait for the end of one that a killed worker has left.
+    This runs in a transaction, which fails at once on a conflict; a plain update would wait for
+    the open transaction of a killed worker.
 
     Raises:
-        StoreBusy: Somebody else is about to change it.
+        StoreBusy: Another transaction is changing the shard.
     """
     held = {
         "worker": {"$literal": worker},
@@ -108,17 +109,18 @@ async def _hold(
 
 
 async def _due(database: Database, set_aside: SetAside, busy: Sequence[Any]) -> Document | None:
-    """Return the free shard whose turn it is, but for those that are busy."""
+    """Return the next free shard in turn, without those that are busy."""
     free = {"done": False} | is_over("at", await database.now())
     numbers = await database["shards"].distinct("job", free)
     aside = set(set_aside.numbers)
-    condition = {"_id": {"$in": [n for n in numbers if n not in aside]}, "status": ACTIVE}
+    readable = [number for number in numbers if number not in aside]
+    condition = {"_id": {"$in": readable}, "status": ACTIVE}
     jobs = await database["jobs"].find(condition, {"tenant": 1, "phase": 1}).to_list()
     if not jobs:
         return None
     tenants = {"_id": {"$in": list({job["tenant"] for job in jobs})}}
     turns = {turn["_id"]: turn.get("served") async for turn in database["turns"].find(tenants)}
-    # A damaged turn counts as none: no job is to blame for it.
+    # A damaged turn counts as none, since it must not keep jobs from running.
     served = {tenant: turn for tenant, turn in turns.items() if isinstance(turn, int)}
     for job in sorted(jobs, key=lambda job: (served.get(job["tenant"], 0), job["_id"])):
         due = {"_id": {"$nin": busy}, "job": job["_id"], "phase": job["phase"]} | free
@@ -131,7 +133,7 @@ async def _due(database: Database, set_aside: SetAside, busy: Sequence[Any]) -> 
 async def _begin(
     database: Database, claimed: Document, worker: str, set_aside: SetAside
 ) -> Lease | None:
-    """Return the lease of a shard that was claimed; None if its job is gone or unreadable."""
+    """Return the lease of a claimed shard, or None if its job is gone or unreadable."""
     number = claimed["job"]
     found = await database["jobs"].find_one({"_id": number})
     if found is None:
@@ -140,11 +142,11 @@ async def _begin(
         job, shard = to_job(found), stored_shard(claimed["shard"], claimed["token"])
     except UnreadableJob as error:
         set_aside.add(number, JobKey(tenant=found["tenant"], id=found["id"]), error)
-        # Another process, of a newer version perhaps, may be able to.
+        # Another process may be able to read it, for example one of a newer version.
         await database["shards"].update_one(
             {"_id": claimed["_id"], "token": claimed["token"]},
             {
-                "$set": {"worker": None, "at": AT_ONCE, "touched": None},
+                "$set": {"worker": None, "at": IN_THE_PAST, "touched": None},
                 "$inc": {"attempts": -1},
             },
         )
@@ -166,7 +168,7 @@ async def _begin(
 
 
 async def _give_up(database: Database, shard: Document) -> None:
-    """End a job of which a shard has used up its attempts, if that is still so (J9)."""
+    """End a job whose shard has used up its attempts, unless the shard has changed (J9)."""
 
     async def work(session: Session) -> None:
         found = await database["shards"].find_one(_same(shard), session=session)
@@ -180,7 +182,7 @@ async def _give_up(database: Database, shard: Document) -> None:
 async def complete(
     database: Database, session: Session, lease: Lease, parts: Sequence[Part], *, notes: bytes
 ) -> JobStatus:
-    """Publish parts, close their shard and, for the last one, the job (J5, J12, J13)."""
+    """Publish parts and close their shard; with the last shard, end the job (J5, J12, J13)."""
     exported = count_exported(parts)
     shard = await database["shards"].find_one_and_update(
         held(lease),
@@ -207,7 +209,7 @@ async def complete(
     job = await database["jobs"].find_one_and_update(
         {"_id": number}, {"$inc": counts}, session=session
     )
-    assert job is not None  # noqa: S101 - its shards go with it
+    assert job is not None  # noqa: S101 - deleted with its shards
     rows = [
         part_document(shard, part, position)
         for position, part in enumerate(parts, job["published"])
@@ -225,7 +227,7 @@ async def complete(
     return JobStatus.IN_PROGRESS
 
 
-async def fail(  # noqa: PLR0913 - what becomes of a shard, by name
+async def fail(  # noqa: PLR0913
     database: Database,
     session: Session,
     lease: Lease,
@@ -234,7 +236,7 @@ async def fail(  # noqa: PLR0913 - what becomes of a shard, by name
     max_attempts: int,
     retry_after: timedelta,
 ) -> JobStatus:
-    """Free the shard for later, or end the job when its attempts are used up (J9)."""
+    """Free the shard for later, or end the job if the shard's attempts are used up (J9)."""
     failures = await database["jobs"].find_one_and_update(
         {"tenant": lease.job.tenant, "id": lease.job.id},
         {"$inc": {"failures": 1}},
@@ -274,14 +276,14 @@ async def end(
     *,
     failure: str | None = None,
 ) -> JobStatus:
-    """Put a job into a final status and take its shards from whoever holds them (J6)."""
+    """Set the final status of a job, and revoke the leases of its shards (J6)."""
     ended = {
         "status": status.value,
         "completed": "$$NOW",
         "failure": None if failure is None else {"$literal": failure},
     }
     await database["jobs"].update_one({"_id": job}, [{"$set": ended}], session=session)
-    # A token that cannot grow is damaged, and must not keep its job from ending (J15).
+    # A token at its maximum is damaged; it must not prevent the job from ending (J15).
     grows = {"$lt": ["$token", Int64(MAX_TOKEN)]}
     token = {"$cond": [grows, {"$add": ["$token", 1]}, "$token"]}
     await database["shards"].update_many(
@@ -293,18 +295,18 @@ async def end(
 
 
 def _same(shard: Document) -> Document:
-    """Return the condition that nobody has claimed, renewed or ended a shard since it was read."""
+    """Return the condition that a shard was not claimed, renewed or closed since it was read."""
     return {"_id": shard["_id"], "token": shard["token"], "at": shard["at"], "done": False}
 
 
 async def lost_shards(database: Database, job: Document, session: Session | None = None) -> int:
     """Return how many shards of a job are missing (J20)."""
-    there = await database["shards"].count_documents({"job": job["_id"]}, session=session)
-    return int(job["shards"]) - there
+    present = await database["shards"].count_documents({"job": job["_id"]}, session=session)
+    return int(job["shards"]) - present
 
 
 async def _end_with_last_shard(database: Database, session: Session, job: Document) -> JobStatus:
-    """Put a job of which all shards that are there are complete into its final status (J20)."""
+    """End a job after its last shard; it fails if shards are missing (J20)."""
     if lost := await lost_shards(database, job, session):
         reason = lost_shards_reason(lost)
         return await end(database, session, job["_id"], JobStatus.ERROR, failure=reason)
@@ -312,7 +314,7 @@ async def _end_with_last_shard(database: Database, session: Session, job: Docume
 
 
 async def next_number(database: Database, counter: str) -> int:
-    """Return a number that is larger than all that a counter has given."""
+    """Return the next number of a counter, larger than all before."""
     counted = await database["meta"].find_one_and_update(
         {"_id": counter},
         {"$inc": {"count": Int64(1)}},

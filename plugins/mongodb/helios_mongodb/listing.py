@@ -1,4 +1,4 @@
-"""Lists of jobs, and what the shards of a job come to."""
+"""Lists of jobs, with sums over the shards of each."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,11 +8,11 @@ import msgspec
 from helios_core import JobPlace, JobProgress, JobQuery, JobSummary, unreadable_job
 from helios_mongodb.databases import Database, Document
 
-_BEYOND_ALL_IDS = "\U0010ffff"
+_AFTER_ALL_IDS = "\U0010ffff"
 
 
 class Sums(msgspec.Struct, kw_only=True):
-    """What the shards of a job come to."""
+    """Sums over the shards of a job."""
 
     resources_done: float = 0
     resources_total: float = 0
@@ -26,7 +26,7 @@ class Sums(msgspec.Struct, kw_only=True):
 
     @property
     def progress(self) -> JobProgress:
-        """How far the job is."""
+        """The progress of the job."""
         return JobProgress(
             resources_done=int(self.resources_done),
             resources_total=int(self.resources_total),
@@ -37,7 +37,7 @@ class Sums(msgspec.Struct, kw_only=True):
 
 
 async def sums_of(database: Database, numbers: Sequence[int]) -> dict[int, Document]:
-    """Return what the shards of jobs come to, for `to_sums`."""
+    """Return the sums over the shards of jobs, by job number; see `to_sums`."""
     pipeline: list[Document] = [
         {"$match": {"job": {"$in": list(numbers)}}},
         {"$sort": {"failed": 1}},
@@ -62,10 +62,10 @@ async def sums_of(database: Database, numbers: Sequence[int]) -> dict[int, Docum
 
 def to_sums(row: Document) -> Sums:
     """
-    Return what the shards of a job come to.
+    Return the sums of a row of `sums_of`.
 
     Raises:
-        UnreadableJob: A field of a shard holds what was never stored in it (J15).
+        UnreadableJob: A field of a shard holds a value that was never stored (J15).
     """
     try:
         return msgspec.convert(row, Sums)
@@ -75,15 +75,15 @@ def to_sums(row: Document) -> Sums:
 
 def _double(field: str) -> Document:
     """
-    Return the expression of a number, 0 where the field holds none.
+    Return the expression of a field as a number, 0 if it holds none.
 
-    A double, since a damaged number may be so large that a sum of integers does not end well.
+    It is a double, since a damaged number could make a sum of integers overflow.
     """
     return {"$convert": {"input": field, "to": "double", "onError": 0.0, "onNull": 0.0}}
 
 
-def listed(query: JobQuery, after: JobPlace | None, now: datetime) -> Document:
-    """Return the condition of the jobs of a list that come behind one (J15, J16)."""
+def condition_of(query: JobQuery, after: JobPlace | None, now: datetime) -> Document:
+    """Return the condition of the jobs that a query lists after a position (J15, J16)."""
     parts: list[Document] = []
     if query.tenant is not None:
         parts.append({"tenant": query.tenant})
@@ -92,7 +92,7 @@ def listed(query: JobQuery, after: JobPlace | None, now: datetime) -> Document:
     if query.statuses is not None:
         parts.append({"status": {"$in": [status.value for status in query.statuses]}})
     if query.id_prefix:
-        end = query.id_prefix + _BEYOND_ALL_IDS
+        end = query.id_prefix + _AFTER_ALL_IDS
         parts.append({"id": {"$gte": query.id_prefix, "$lt": end}})
     if query.older_than is not None:
         parts.append({"created": {"$lte": now - query.older_than}})
@@ -113,7 +113,7 @@ def listed(query: JobQuery, after: JobPlace | None, now: datetime) -> Document:
 
 
 def to_summary(row: Document, sums: Sums) -> JobSummary:
-    """Return a line of the list."""
+    """Return the summary of a job's document and its sums."""
     return JobSummary(
         tenant=row["tenant"],
         id=row["id"],

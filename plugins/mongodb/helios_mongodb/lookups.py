@@ -1,4 +1,4 @@
-"""Find single resources and their versions, and many of them by their ids."""
+"""Lookups: single resources and versions, and many resources by their ids."""
 
 from collections.abc import AsyncIterator, Collection, Iterable
 from datetime import datetime
@@ -23,7 +23,7 @@ from helios_mongodb.errors import translated
 from helios_mongodb.views import live_at, shown_by
 
 IDS_AT_ONCE = 5000
-"""How many ids are asked for together."""
+"""How many ids one query has at most."""
 
 LIVE: Document = {"u": FOREVER, "d": False}
 
@@ -32,10 +32,10 @@ async def stored_version(
     database: Database, resource_type: str, version: Document
 ) -> StoredVersion:
     """
-    Return a version as it was written.
+    Return the version of a document, with its content.
 
     Raises:
-        BackendError: It is not what was written.
+        BackendError: The content is missing or damaged.
     """
     content = None if version["d"] else await content_of(database["chunks"], version)
     stored = StoredVersion(
@@ -51,7 +51,7 @@ async def stored_version(
 async def get(
     database: Database, collection: int, resource_id: str, *, at: datetime | None
 ) -> Document | None:
-    """Return the version current at an instant, None for now."""
+    """Return the version that was current at an instant (None: now), or None without one."""
     condition: Document = {"c": collection, "i": resource_id}
     if at is not None:
         condition["s"] = {"$lte": Int64(to_stamp(at))}
@@ -61,11 +61,11 @@ async def get(
 async def history(
     database: Database, collection: int, resource_id: str, *, count: int, before: int | None
 ) -> list[Document]:
-    """Return versions below `before`, newest first."""
+    """Return at most `count` versions below `before`, newest first."""
     condition: Document = {"c": collection, "i": resource_id}
     if before is not None:
         condition["v"] = {"$lt": Int64(before)}
-    # Find takes a limit of 0 for none.
+    # For `find`, a limit of 0 means no limit.
     found = database["versions"].find(condition).sort("v", -1).limit(count)
     return await found.to_list() if count > 0 else []
 
@@ -73,7 +73,7 @@ async def history(
 async def live(
     database: Database, collection: int, ids: Collection[str], *, at: datetime | None
 ) -> set[str]:
-    """Return those of `ids` that a live resource has at an instant."""
+    """Return those of `ids` that belong to resources live at an instant (None: now)."""
     when = LIVE if at is None else live_at(to_stamp(at))
     return {version["i"] async for version in _of_ids(database, collection, ids, when, {"i": 1})}
 
@@ -92,10 +92,10 @@ async def among(
 
 
 async def fetch(
-    database: Database, place: tuple[int, str], ids: Collection[str], *, at: datetime
+    database: Database, of_type: tuple[int, str], ids: Collection[str], *, at: datetime
 ) -> Batch:
-    """Return those of `ids` that are live at an instant, in their order."""
-    collection, resource_type = place
+    """Return the resources of `ids` that are live at an instant, in the order of `ids`."""
+    collection, resource_type = of_type
     found = dict[str, tuple[bytes | None, int]]()
     async for version in _of_ids(database, collection, ids, live_at(to_stamp(at)), None):
         with translated():
@@ -121,9 +121,9 @@ async def _of_ids(
     when: Document,
     fields: dict[str, int] | None,
 ) -> AsyncIterator[Document]:
-    left = iter(ids)
-    while some := list(islice(left, IDS_AT_ONCE)):
-        condition = {"c": collection, "i": {"$in": some}} | when
+    remaining = iter(ids)
+    while chunk := list(islice(remaining, IDS_AT_ONCE)):
+        condition = {"c": collection, "i": {"$in": chunk}} | when
         with translated():
             async for version in database["versions"].find(condition, fields):
                 yield version

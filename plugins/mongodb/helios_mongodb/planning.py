@@ -1,4 +1,4 @@
-"""Plan an export from counts alone: no version is read, but for a few to be sure of a type."""
+"""Planning: shards are cut by the counts of extents; at most a few versions per type are read."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ from helios_mongodb.integrity import check_extents, damage_if_few, damage_in, ne
 from helios_mongodb.views import changed_by, may_show, shown_by, within
 
 SAMPLE = 64
-"""Patients of a cohort whose resources are looked at to size a shard."""
+"""How many patients of a cohort are sampled to estimate its size."""
 
 LOOKED_UP = 2048
-"""Patients, or versions, that are looked at before something is taken to be there."""
+"""How many patients or versions are read to find out whether a type has anything to export."""
 
 
 class _Holding(msgspec.Struct):
-    """What there is of a type that a view may show."""
+    """The extents of a type that may have something to show in a view."""
 
     runs: list[SeqRun] = msgspec.field(default_factory=list)
     last_stamp: int = -1
@@ -47,7 +47,7 @@ class _Holding(msgspec.Struct):
 async def plan(
     database: Database, view: ExportView, shard_bytes: int, *, collections: Mapping[str, int]
 ) -> list[Shard]:
-    """Return the shards of a view, numbered in the order of its types (P2)."""
+    """Return the shards of a view, numbered from 0 in the order of its types (P2)."""
     planning = _Planning(database, view)
     with translated():
         holdings = await planning.holdings(collections)
@@ -67,7 +67,7 @@ async def plan(
 
 
 class _Planning:
-    """One view."""
+    """The planning of one view."""
 
     def __init__(self, database: Database, view: ExportView) -> None:
         self._versions = database["versions"]
@@ -75,22 +75,22 @@ class _Planning:
         self._view = view
 
     async def holdings(self, collections: Mapping[str, int]) -> Mapping[int, _Holding]:
-        """Return what each collection may show, without those that show nothing."""
+        """Return the holding of each collection that may show something."""
         holdings = defaultdict[int, _Holding](_Holding)
         request = self._view.request
-        everybody = self._view.cohort is None and request.level is Level.SYSTEM
+        all_resources = self._view.cohort is None and request.level is Level.SYSTEM
         for resource_type in request.types:
             if (collection := collections.get(resource_type)) is None:
                 continue
-            # What is there is looked at first: it was committed with what is read of it next.
+            # The newest version is read first, so that the extents read next must include it.
             newest = await self._versions.find_one(**newest_of(collection))
             found = self._extents.find(extents_of(collection)).sort("_id", 1)
-            extents = [extent_from(each) async for each in found]
+            extents = [extent_from(document) async for document in found]
             check_extents(collection, extents, newest)
             for extent in extents:
                 if not may_show(self._view, extent):
                     continue
-                current = extent.current(everybody=everybody)
+                current = extent.current(all_resources=all_resources)
                 holding = holdings[collection]
                 holding.extents.append(extent)
                 holding.last_stamp = extent.last
@@ -105,13 +105,14 @@ class _Planning:
         return holdings
 
     async def size(self, resource_type: str, holding: _Holding) -> ViewSize | None:
-        """Return the approximate size of what is shown, or None if nothing is, or is missing."""
+        """Return the approximate size of a shown type; None if nothing is shown or missing."""
         size = await self._size(holding)
         if size is not None:
             return size
-        look = damage_in if self._view.cohort is None else damage_if_few
-        lost = await look(self._versions, resource_type, holding.extents)
-        return total_size(holding.runs) if lost else None
+        find_damage = damage_in if self._view.cohort is None else damage_if_few
+        damage = await find_damage(self._versions, resource_type, holding.extents)
+        # A shard is needed to report the damage.
+        return total_size(holding.runs) if damage else None
 
     async def _size(self, holding: _Holding) -> ViewSize | None:
         if self._view.cohort is not None:
@@ -125,14 +126,14 @@ class _Planning:
 
     @property
     def _condition(self) -> Document:
-        """What makes a shard necessary; without `since` a deletion does not."""
+        """The condition of versions that need a shard; deletions do only with `since`."""
         view = self._view
         return shown_by(view) if view.request.since is None else changed_by(view)
 
     async def _shows_any(self, seqs: SeqRange) -> bool:
-        """Look at the first versions; where there are more, take it that one of them is shown."""
+        """Return whether a first version is shown, or whether there are more than `LOOKED_UP`."""
         first = await self._first(seqs, [{"$match": self._condition}, {"$limit": 1}])
-        return bool(first) or await self._are_many(seqs)
+        return bool(first) or await self._has_more(seqs)
 
     async def _size_of_cohort(self, patients: frozenset[str], seqs: SeqRange) -> ViewSize | None:
         sample = list(islice(patients, SAMPLE))
@@ -162,26 +163,30 @@ class _Planning:
         return ViewSize(resources=resources * factor, bytes=float(size) * factor)
 
     async def _has_any_of(self, patients: frozenset[str], seqs: SeqRange) -> bool:
-        """Look from the smaller side; where both are large, take it that they meet."""
-        if len(patients) <= LOOKED_UP:
-            theirs = {"$and": [{"p": {"$in": list(patients)}}, within(seqs)]}
-            return await self._versions.find_one(theirs, {"_id": 1}) is not None
-        present = await self._first(seqs, [{"$project": {"p": 1}}])
-        met = any(not patients.isdisjoint(version["p"]) for version in present)
-        return met or await self._are_many(seqs)
+        """
+        Return whether a range has resources of the patients.
 
-    async def _first(self, seqs: SeqRange, then: list[Document]) -> list[Document]:
-        """Return what becomes of the first versions in a range."""
+        The smaller side is looked up in the other; if both are large, the answer is True.
+        """
+        if len(patients) <= LOOKED_UP:
+            condition = {"$and": [{"p": {"$in": list(patients)}}, within(seqs)]}
+            return await self._versions.find_one(condition, {"_id": 1}) is not None
+        first = await self._first(seqs, [{"$project": {"p": 1}}])
+        has_any = any(not patients.isdisjoint(version["p"]) for version in first)
+        return has_any or await self._has_more(seqs)
+
+    async def _first(self, seqs: SeqRange, pipeline: list[Document]) -> list[Document]:
+        """Return the output of a pipeline for the first versions in a range."""
         first: list[Document] = [
             {"$match": within(seqs)},
             {"$sort": {"_id": 1}},
             {"$limit": LOOKED_UP},
         ]
-        return await self._aggregate([*first, *then])
+        return await self._aggregate([*first, *pipeline])
 
-    async def _are_many(self, seqs: SeqRange) -> bool:
-        beyond = within(seqs)
-        found = self._versions.find(beyond, {"_id": 1}).sort("_id", 1).skip(LOOKED_UP).limit(1)
+    async def _has_more(self, seqs: SeqRange) -> bool:
+        versions = self._versions.find(within(seqs), {"_id": 1})
+        found = versions.sort("_id", 1).skip(LOOKED_UP).limit(1)
         return bool(await found.to_list())
 
     async def _aggregate(self, pipeline: list[Document]) -> list[Document]:
@@ -189,5 +194,5 @@ class _Planning:
 
 
 def shard_range(collection: int, shard: Shard) -> SeqRange:
-    """Return the seqs of a shard."""
+    """Return the range of the seqs of a shard."""
     return collection_range(collection).within(start=shard.start, end=shard.end)

@@ -1,4 +1,4 @@
-"""Resources in MongoDB."""
+"""The data provider in MongoDB."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
@@ -38,9 +38,9 @@ class MongoDataProvider(DataProvider):
     """
     Keeps every version of every resource as a document.
 
-    Any number of processes may write at once; writes of one tenant follow each other. Reading
-    holds no transaction: of a version only its end is ever changed, so the bounds of a view say
-    all that a snapshot would.
+    Any number of processes may write concurrently; writes of one tenant are serialized. Reads need
+    no transaction: the only field of a version that changes is its end, so the stamps of a view
+    select the same versions as a snapshot would.
     """
 
     def __init__(self, database: Database) -> None:
@@ -67,32 +67,32 @@ class MongoDataProvider(DataProvider):
     async def read(
         self, view: ExportView, shard: Shard, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Read a shard in the order its versions were written (P3, P4, P6)."""
+        """Read a shard in the order in which its versions were written (P3, P4, P6)."""
         if (of := await self._slice(view, shard)) is not None:
             async for batch in self._reading.batches(of, batch_bytes):
                 yield batch
-                del batch  # or it would be kept while the next one is read
+                del batch  # or it would stay in memory while the next one is read
 
     async def read_candidates(
         self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Read of a shard what the search index says may match (P5)."""
+        """Read the resources of a shard that may match according to the search index (P5)."""
         if (of := await self._slice(view, shard)) is not None:
             async for batch in self._reading.batches(of, batch_bytes, prefilter=prefilter):
                 yield batch
-                del batch  # or it would be kept while the next one is read
+                del batch  # or it would stay in memory while the next one is read
 
     async def read_deleted(
         self, view: ExportView, shard: Shard, *, batch_rows: int
     ) -> AsyncIterator[Sequence[str]]:
-        """Read the ids deleted after `since`; without `since` there is nothing to take back."""
+        """Read the ids deleted after `since`; without `since` there are none."""
         if view.request.since is None or (of := await self._slice(view, shard)) is None:
             return
         async for ids in self._reading.deleted(of, batch_rows):
             yield ids
 
     async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
-        """Return the version current at an instant."""
+        """Return the version that was current at an instant."""
         collection = await self._collection(key.type)
         with translated():
             version = await lookups.get(self._database, collection, key.id, at=at)
@@ -103,14 +103,14 @@ class MongoDataProvider(DataProvider):
     async def missing(
         self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
     ) -> set[str]:
-        """Return those of `ids` that no live resource has at an instant."""
+        """Return those of `ids` that belong to no resource live at an instant."""
         collection = await self._collection(key)
         return set(ids) - await lookups.live(self._database, collection, ids, at=at)
 
     async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
-        """Return those of `ids` that are live at an instant."""
-        place = (await self._collection(key), key.resource_type)
-        return await lookups.fetch(self._database, place, ids, at=at)
+        """Return the resources of `ids` that are live at an instant."""
+        of_type = (await self._collection(key), key.resource_type)
+        return await lookups.fetch(self._database, of_type, ids, at=at)
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
         """Return those of `ids` that the view shows."""
@@ -145,26 +145,26 @@ class MongoDataProvider(DataProvider):
     async def versions(
         self, query: VersionQuery, *, count: int, after: str | None = None
     ) -> VersionPage:
-        """Return a page of the versions of some types, newest first, of one state."""
+        """Return a page of the versions of several types, newest first."""
         collections = await self._collections.find(query.tenant, query.fhir_version, query.types)
         with translated():
             return await versions(self._database, collections, query, count=count, after=after)
 
     async def collections(self) -> Sequence[TypeKey]:
-        """Return the key of every type of which something was ever stored."""
+        """Return the key of every type that has versions."""
         return await self._collections.keys()
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
-        """Return a page in any of the orders, of the state at one stamp."""
+        """Return a page of a search, as of one stamp."""
         collection = await self._collection(key)
         stamp = await self._clock.current_stamp(key.tenant)
         with translated():
             return await search(self._database, collection, query, stamp, count=count, after=after)
 
     async def _collection(self, key: TypeKey) -> int:
-        """Return the number of a type, that of no type if nothing of it was ever stored."""
+        """Return the number of a type's collection, or `_NOWHERE` if it has none."""
         collections = await self._collections.find(
             key.tenant, key.fhir_version, [key.resource_type]
         )

@@ -1,4 +1,4 @@
-"""Read what a view shows of one shard, batch by batch."""
+"""Reading: the resources of one shard that a view shows, batch by batch."""
 
 from array import array
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from helios_core import (
     to_unsigned,
 )
 from helios_core.fhir import Prefilter, to_stamp
-from helios_mongodb.clock import EVERYBODY
+from helios_mongodb.clock import SHARED_CLOCK
 from helios_mongodb.contents import CHUNK_BYTES, content_of
 from helios_mongodb.databases import Collection, Database, Document, Session
 from helios_mongodb.errors import translated
@@ -45,10 +45,10 @@ from helios_mongodb.settings import ReadFrom
 from helios_mongodb.views import deleted_by, may_show, shown_by, within
 
 PATIENTS_AT_ONCE = 10_000
-"""How many patients of a cohort are sent together; each is sent once for a shard."""
+"""How many patients of a cohort one query has; each patient is sent once per shard."""
 
 SEQS_AT_ONCE = 500
-"""How many picked versions are asked for together."""
+"""How many picked versions one query has."""
 
 DAMAGED_AT_ONCE = 1000
 
@@ -56,7 +56,7 @@ _FIELDS = {"i": 1, "n": 1, "h": 1, "b": 1}
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a shard."""
+    """The range of a shard, and the view that it is read for."""
 
     view: ExportView
     resource_type: str
@@ -64,7 +64,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reading:
-    """Reads shards; nothing is held by the server between two batches but a cursor."""
+    """Reads shards; between two batches, the server holds nothing but a cursor."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -72,7 +72,7 @@ class Reading:
     async def batches(
         self, of: Slice, batch_bytes: int, *, prefilter: Prefilter | None = None
     ) -> AsyncIterator[Batch]:
-        """Yield what is shown of a shard, of what may satisfy a prefilter if there is one."""
+        """Yield the resources of a shard that are shown, and may satisfy a prefilter."""
         extents = await self._extents(of)
         tally = Tally(of, extents) if prefilter is None else None
         async with self._members() as members:
@@ -88,21 +88,21 @@ class Reading:
             packed = members.packed(of.resource_type, versions, batch_bytes, tally)
             async for batch in packed:
                 yield batch
-                del batch  # or it would be kept while the next one is read
+                del batch  # or it would stay in memory while the next one is read
         if damage := await self._damage(of, extents, tally, is_whole=prefilter is None):
             yield Batch(damaged=damage)
 
     async def deleted(self, of: Slice, batch_rows: int) -> AsyncIterator[Sequence[str]]:
         """
-        Yield the ids of the deletions that are shown.
+        Yield the ids of deletions that are shown.
 
         Raises:
-            BackendError: Versions are not as they were written.
+            BackendError: Versions are missing or damaged.
         """
         cohort = of.view.cohort
         extents = await self._extents(of)
         if await self._damage(of, extents, None, is_whole=True):
-            raise damaged(f"what was deleted of {of.resource_type} is not known")
+            raise damaged(f"deletions of {of.resource_type} may be missing")
         async with self._members() as members:
             ids = list[str]()
             async for versions in members.versions(
@@ -119,14 +119,14 @@ class Reading:
 
     async def _extents(self, of: Slice) -> list[Extent]:
         """
-        Return the extents of a shard that the view may show something of.
+        Return the extents of a shard from which the view may show something.
 
         Raises:
-            BackendError: They are not as they were written.
+            BackendError: An extent is damaged.
         """
         with translated():
             found = self._database["extents"].find(extents_within(of.seqs)).sort("_id", 1)
-            extents = [extent_from(each) async for each in found]
+            extents = [extent_from(document) async for document in found]
         check_counts(extents)
         return [extent for extent in extents if may_show(of.view, extent)]
 
@@ -134,11 +134,11 @@ class Reading:
         self, of: Slice, extents: Sequence[Extent], tally: "Tally | None", *, is_whole: bool
     ) -> list[Damaged]:
         """
-        Return a report for each extent that is not as it was written (P9).
+        Return a report for each extent that is damaged or lacks versions (P9).
 
-        What was counted while it was read is not read again. The rest is looked at on the primary,
-        which has all that extents count; where a view shows a small part of many extents, their
-        versions are only counted.
+        Extents that were counted while they were read are not read again. The others are checked
+        on the primary, which has everything that extents count. If a view shows a small part of
+        many extents, their versions are only counted.
         """
         lost = list[Damaged]()
         unsure = list[Extent]()
@@ -159,10 +159,10 @@ class Reading:
     @asynccontextmanager
     async def _members(self) -> AsyncIterator["_Members"]:
         """
-        Open the members of the replica set that exports are read from.
+        Open the collections on the members of the replica set that exports are read from.
 
-        A secondary answers when it has reached what the session has seen. That is the clock of
-        everybody on the primary, which was advanced to the transaction time or later.
+        A secondary responds once it has replicated what the session has seen. The session reads
+        the shared clock on the primary, which the kick-off advanced to the transaction time.
         """
         preference = self._database.settings.read_preference
         if preference is ReadFrom.PRIMARY:
@@ -170,14 +170,14 @@ class Reading:
             return
         async with self._database.session() as session:
             with translated():
-                await self._database["clocks"].find_one({"_id": EVERYBODY}, session=session)
+                await self._database["clocks"].find_one({"_id": SHARED_CLOCK}, session=session)
             yield _Members(
                 self._database.exports("versions"), self._database.exports("chunks"), session
             )
 
 
 class _Members:
-    """The collections of those members that a shard is read from."""
+    """The collections that a shard is read from, with their read preference and session."""
 
     def __init__(self, versions: Collection, chunks: Collection, session: Session | None) -> None:
         self._versions = versions
@@ -188,9 +188,9 @@ class _Members:
         self, seqs: SeqRange, condition: Document, *, fields: Mapping[str, int] = _FIELDS
     ) -> AsyncIterator[list[Document]]:
         """
-        Yield the versions in a range, ascending, as many at once as the server sends together.
+        Yield the versions in a range by ascending seq, in the batches that the server sends.
 
-        A cursor that the server dropped is replaced.
+        A cursor that the server has dropped is replaced.
         """
         left = seqs
         while True:
@@ -206,19 +206,19 @@ class _Members:
                             left = SeqRange(first=versions[-1]["_id"] + 1, end=seqs.end)
                             del raw
                             yield versions
-                            del versions  # or they would be kept while the next ones come
+                            del versions  # or they would stay in memory while the next ones arrive
                     return
             except CursorNotFound as error:
                 if left == begun_at:
                     raise BackendUnavailable(
-                        "MongoDB drops each cursor before it gives anything; try again later"
+                        "MongoDB drops cursors before their first batch; try again later"
                     ) from error
 
     async def picked(
         self, of: Slice, condition: Document, prefilter: Prefilter | None, rows: int
     ) -> Sequence[int]:
-        """Return the seqs of a cohort's versions, looked up from the smaller side (P4)."""
-        assert of.view.cohort is not None  # noqa: S101 - the caller looked
+        """Return the seqs of a cohort's versions, by patients or by versions, if fewer (P4)."""
+        assert of.view.cohort is not None  # noqa: S101 - checked by the caller
         patients = of.view.cohort.patients
         parts = [condition] if prefilter is None else [condition, condition_of(prefilter)]
         if prefilter is None and len(patients) < rows:
@@ -227,15 +227,15 @@ class _Members:
         found = self.versions(of.seqs, {"$and": parts}, fields={"p": 1})
         return array(
             "q",
-            [each["_id"] async for some in found for each in some if not disjoint(each["p"])],
+            [row["_id"] async for rows in found for row in rows if not disjoint(row["p"])],
         )
 
     async def picked_versions(self, seqs: Sequence[int]) -> AsyncIterator[list[Document]]:
-        """Yield versions by their seqs, which ascend."""
+        """Yield the versions with these seqs, which ascend."""
         for start in range(0, len(seqs), SEQS_AT_ONCE):
-            some = seqs[start : start + SEQS_AT_ONCE]
-            among = {"_id": {"$in": list(map(Int64, some))}}
-            bounds = SeqRange(first=some[0], end=some[-1] + 1)
+            chunk = seqs[start : start + SEQS_AT_ONCE]
+            among = {"_id": {"$in": list(map(Int64, chunk))}}
+            bounds = SeqRange(first=chunk[0], end=chunk[-1] + 1)
             async for versions in self.versions(bounds, among):
                 yield versions
                 del versions
@@ -247,13 +247,13 @@ class _Members:
         batch_bytes: int,
         tally: "Tally | None",
     ) -> AsyncIterator[Batch]:
-        """Yield versions in batches; a large one is alone (P3, P6)."""
+        """Yield batches of versions; one above `batch_bytes` gets a batch of its own (P3, P6)."""
         lines, digests, damaged = list[bytes](), list[int](), list[Damaged]()
         room = batch_bytes
-        async for some in versions:
-            some.reverse()
-            while some:
-                version = some.pop()  # or it would be kept as long as those that came with it
+        async for received in versions:
+            received.reverse()
+            while received:
+                version = received.pop()  # or it would stay in memory with all of `received`
                 size, stored_hash = version["n"], version["h"]
                 if tally is not None:
                     tally.count(version)
@@ -279,26 +279,30 @@ class _Members:
         self, seqs: SeqRange, condition: Document, patients: Iterable[str]
     ) -> Sequence[int]:
         picked = set[int]()
-        for some in _chunks(patients):
-            theirs = {"$and": [{"p": {"$in": some}}, within(seqs), condition]}
+        for chunk in _chunks(patients):
+            of_chunk = {"$and": [{"p": {"$in": chunk}}, within(seqs), condition]}
             with translated():
-                found = self._versions.find(theirs, {"_id": 1}, session=self._session)
-                picked.update([each["_id"] async for each in found])
+                found = self._versions.find(of_chunk, {"_id": 1}, session=self._session)
+                picked.update([row["_id"] async for row in found])
         return array("q", sorted(picked))
 
 
 class Tally:
-    """What was read of a shard, extent by extent, if that must be all that is current there."""
+    """
+    Counts what is read of a shard, extent by extent, to compare it with the extents.
+
+    It covers the extents of which the view shows all that is current.
+    """
 
     def __init__(self, of: Slice, extents: Sequence[Extent]) -> None:
         request, at = of.view.request, to_stamp(of.view.transaction_time)
-        all_of_it = of.view.cohort is None and request.since is None and request.until is None
+        shows_all = of.view.cohort is None and request.since is None and request.until is None
         self._resource_type = of.resource_type
-        self._everybody = request.level is Level.SYSTEM
+        self._all_resources = request.level is Level.SYSTEM
         self._sums = {
             extent.number: [0, 0, 0]
             for extent in extents
-            if all_of_it
+            if shows_all
             and extent.changed <= at
             and of.seqs.first <= extent.seqs.first
             and extent.seqs.end <= of.seqs.end
@@ -313,11 +317,11 @@ class Tally:
             sums[2] += version["h"]
 
     def report(self, extent: Extent) -> list[Damaged] | None:
-        """Return what an extent lacks, None if that is not known."""
+        """Return the damage of an extent, or None if it was not counted."""
         sums = self._sums.get(extent.number)
         if sums is None:
             return None
-        current = extent.current(everybody=self._everybody)
+        current = extent.current(all_resources=self._all_resources)
         if ResourceSums(*sums).agree(current):
             return []
         return [shortfall_of(self._resource_type, found=sums[0], expected=current.count)]
@@ -325,7 +329,7 @@ class Tally:
 
 @contextmanager
 def translated_cursor() -> Iterator[None]:
-    """Turn errors into those of the contract, but for that of a cursor the server dropped."""
+    """Turn errors into those of the contract, except CursorNotFound."""
     try:
         with translated():
             yield
@@ -336,6 +340,6 @@ def translated_cursor() -> Iterator[None]:
 
 
 def _chunks(patients: Iterable[str]) -> Iterator[list[str]]:
-    left = iter(patients)
-    while some := list(islice(left, PATIENTS_AT_ONCE)):
-        yield some
+    remaining = iter(patients)
+    while chunk := list(islice(remaining, PATIENTS_AT_ONCE)):
+        yield chunk

@@ -1,4 +1,4 @@
-"""The schema of a database, and its way from any earlier version to this one."""
+"""The schema of a database, and its migrations."""
 
 import uuid
 from collections.abc import Mapping
@@ -17,27 +17,27 @@ from helios_mongodb.errors import translated
 from helios_mongodb.indexing import UNREADABLE, term_fields
 
 STORE = "store"
-"""The document of `meta` that says which store this is, and how far its schema is."""
+"""The document of `meta` with the identity of the store and its schema version."""
 
 _EXISTS = 48
-"""The code of the error that a collection to be created is there."""
+"""The error code of a collection that exists already."""
 
 INDEXED_AT_ONCE = 200
-"""How many versions are indexed anew by one command."""
+"""How many versions one command reindexes."""
 
 
 def migrations() -> Migrations:
-    """Return the steps from an empty database to this schema."""
+    """Return the steps from an empty database to the current schema."""
     return Migrations.of("helios_mongodb", distribution="helios-fhir-mongodb")
 
 
 async def check(database: AsyncDatabase[dict[str, Any]], name: str) -> None:
     """
-    Refuse a database that this code cannot use as it is.
+    Check that the schema of a database is the current one.
 
     Raises:
-        SchemaOutdated: It needs `helios migrate`.
-        ConfigurationError: It is newer than the code.
+        SchemaOutdated: The database needs `helios migrate`.
+        ConfigurationError: Its schema is newer than this code.
     """
     store = await _store(database)
     migrations().check(store.get("schema", 0), f"the MongoDB database {name}")
@@ -46,16 +46,16 @@ async def check(database: AsyncDatabase[dict[str, Any]], name: str) -> None:
 
 
 async def identity(database: AsyncDatabase[dict[str, Any]]) -> str:
-    """Return a UUID made with the schema; a copy of the database has it too."""
+    """Return the UUID created with the schema; a copy of the database has the same one."""
     return str((await _store(database))["identity"])
 
 
 async def migrate(database: AsyncDatabase[dict[str, Any]]) -> Migrated:
     """
-    Apply what is missing, index what is not indexed, and return what was done.
+    Apply missing migrations, rebuild an outdated search index, and return what was done.
 
-    Each command of a step may be repeated, so that a migration that was cut off is begun again,
-    or run twice at once. MongoDB builds indexes while the collection is read and written.
+    Commands of migrations are repeatable, so that an interrupted migration can be run again, and
+    two can run at once. MongoDB builds indexes while the collection is read and written.
     """
     with translated():
         stores = database["meta"]
@@ -71,7 +71,7 @@ async def migrate(database: AsyncDatabase[dict[str, Any]]) -> Migrated:
         after = max(before, steps.newest)
         outdated = after == steps.newest and store["terms"] != TERMS_VERSION
         if outdated:
-            await _index_anew(database)
+            await _rebuild_index(database)
             await stores.update_one({"_id": STORE}, {"$set": {"terms": TERMS_VERSION}})
     return Migrated(before=before, after=after, indexed=outdated)
 
@@ -89,10 +89,10 @@ async def _store(database: AsyncDatabase[dict[str, Any]]) -> Mapping[str, Any]:
         return await database["meta"].find_one({"_id": STORE}) or {}
 
 
-async def _index_anew(database: AsyncDatabase[dict[str, Any]]) -> None:
+async def _rebuild_index(database: AsyncDatabase[dict[str, Any]]) -> None:
     collections = {
-        each["_id"]: (FHIRVersion(each["version"]), each["type"])
-        async for each in database["collections"].find({})
+        row["_id"]: (FHIRVersion(row["version"]), row["type"])
+        async for row in database["collections"].find({})
     }
     changes = list[UpdateOne]()
     async for version in database["versions"].find({"d": False}).sort("_id", 1):

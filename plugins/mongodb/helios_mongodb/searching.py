@@ -1,4 +1,4 @@
-"""Pages of a search: what may match, in the order asked for, looked at until a page is full."""
+"""Pages of a search: candidates are read in the requested order until a page is full."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -27,20 +27,20 @@ from helios_mongodb.lookups import stored_version
 from helios_mongodb.views import live_at, within
 
 SORTED_AT_ONCE = 5000
-"""Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
+"""The most candidates that are sorted by id; if there are more, the index by id is scanned."""
 
 CONTENTS_AT_ONCE = 100
-"""How many contents are asked for together."""
+"""How many contents are read together at most."""
 
 BYTES_AT_ONCE = 4 * 1024 * 1024
-"""How many bytes of contents are asked for together, unless a single one is larger."""
+"""How many bytes of contents are read together at most, unless a single one is larger."""
 
 HEAD_FIELDS = {"_id": 1, "i": 1, "s": 1, "n": 1}
-"""What is read of a version at first."""
+"""The fields of a `Head`."""
 
 
 class Head(NamedTuple):
-    """A version without its content."""
+    """A version without its content; heads compare by stamp, then by id."""
 
     stamp: int
     id: str
@@ -48,7 +48,7 @@ class Head(NamedTuple):
     size: int
 
 
-async def search(  # noqa: PLR0913 - a query, of what and when, and which page of it
+async def search(  # noqa: PLR0913
     database: Database,
     collection: int,
     query: SearchQuery,
@@ -58,10 +58,10 @@ async def search(  # noqa: PLR0913 - a query, of what and when, and which page o
     after: str | None,
 ) -> SearchPage:
     """
-    Return a page of a search, of the state at a stamp.
+    Return a page of a search, as of a stamp.
 
     Raises:
-        InvalidParameter: `after` is not something a page in this order gave.
+        InvalidParameter: `after` is not from a page in this order.
     """
     searching = _Search(database, collection, query, stamp)
     position = None if after is None else parse_page_token(after, query.order)
@@ -89,7 +89,7 @@ class _Search:
         self._has_prefilter = prefilter is not None
 
     async def heads(self, after: PagePosition | None) -> AsyncGenerator[Head]:
-        """Yield what may match, in order, beginning behind one."""
+        """Yield the candidates after a position, in the order of the query."""
         heads = self._by_id(after) if self._order in ID_ORDERS else self._by_age(after)
         async with aclosing(heads):
             async for head in heads:
@@ -98,15 +98,15 @@ class _Search:
     async def matches(
         self, heads: AsyncGenerator[Head], count: int
     ) -> AsyncGenerator[StoredVersion]:
-        """Yield those that match, with their contents; `count` is how many will be needed."""
-        # One more, since whether there is a next page is asked as well.
+        """Yield the candidates that match, with contents; about `count` will be consumed."""
+        # One more, to find out whether there is a next page.
         async with aclosing(cut(heads, count + 1)) as runs:
-            async for some in runs:
-                for stored in await self._matching(some):
+            async for run in runs:
+                for stored in await self._matching(run):
                     yield stored
 
     async def total(self) -> int:
-        """Count all that match."""
+        """Count all matches."""
         everything = within(collection_range(self._collection))
         if self._filter.passes_everything:
             return await self._versions.count_documents({"$and": [everything, self._live]})
@@ -116,7 +116,7 @@ class _Search:
         return count
 
     async def _matching(self, heads: Sequence[Head]) -> list[StoredVersion]:
-        """Return those that match, in the same order."""
+        """Return the versions of the heads that match, in the same order."""
         found = await contents(self._database, heads)
         matches = [await self._match(found[head.seq]) for head in heads]
         return [stored for stored in matches if stored is not None]
@@ -127,9 +127,9 @@ class _Search:
         return stored if matches else None
 
     async def _by_id(self, after: PagePosition | None) -> AsyncGenerator[Head]:
-        few = await self._few_candidates()
-        if few is not None:
-            for head in sorted(few, key=lambda head: head.id, reverse=self._descending):
+        candidates = await self._few_candidates()
+        if candidates is not None:
+            for head in sorted(candidates, key=lambda head: head.id, reverse=self._descending):
                 if after is None or (
                     head.id < after.id if self._descending else head.id > after.id
                 ):
@@ -139,14 +139,14 @@ class _Search:
         if after is not None:
             condition["i"] = {"$lt" if self._descending else "$gt": after.id}
         found = self._versions.find(condition, HEAD_FIELDS)
-        # The order of the index over ids and versions.
+        # In the order of the index by collection, id and version.
         direction = -1 if self._descending else 1
         async with found.sort([("i", direction), ("v", -direction)]) as versions:
             async for version in versions:
                 yield head_of(version)
 
     async def _few_candidates(self) -> list[Head] | None:
-        """Return the candidates, or None if they are too many to be sorted."""
+        """Return all candidates, or None if there are more than `SORTED_AT_ONCE`."""
         if not self._has_prefilter:
             return None
         condition = {"$and": [within(collection_range(self._collection)), self._narrowed]}
@@ -156,24 +156,24 @@ class _Search:
         return [head_of(version) for version in found] if len(found) <= SORTED_AT_ONCE else None
 
     async def _by_age(self, after: PagePosition | None) -> AsyncGenerator[Head]:
-        """Go through seqs, which ascend with the stamps, and sort what has one stamp by id."""
+        """Read by seq, which ascends with the stamp, and sort heads of the same stamp by id."""
         seqs = await self._seqs_from(after)
         condition = {"$and": [seqs, self._narrowed]}
         found = self._versions.find(condition, HEAD_FIELDS)
-        together = list[Head]()
+        same_stamp = list[Head]()
         async with found.sort("_id", -1 if self._descending else 1) as versions:
             async for version in versions:
                 head = head_of(version)
-                if together and together[0].stamp != head.stamp:
-                    for each in _behind(together, after):
-                        yield each
-                    together = []
-                together.append(head)
-            for each in _behind(together, after):
-                yield each
+                if same_stamp and same_stamp[0].stamp != head.stamp:
+                    for ready in _after(same_stamp, after):
+                        yield ready
+                    same_stamp = []
+                same_stamp.append(head)
+            for ready in _after(same_stamp, after):
+                yield ready
 
     async def _seqs_from(self, after: PagePosition | None) -> Document:
-        """Return the condition of what may come behind a resource."""
+        """Return the condition of versions that may come after a position."""
         everything = within(collection_range(self._collection))
         if after is None:
             return everything
@@ -193,26 +193,26 @@ class _Search:
 
 
 async def cut(heads: AsyncGenerator[Head], at_most: int) -> AsyncGenerator[list[Head]]:
-    """Yield heads in runs whose contents are asked for together, of at most so many."""
+    """Yield runs of at most `at_most` heads, whose contents are read together."""
     at_once = min(at_most, CONTENTS_AT_ONCE)
     async with aclosing(heads):
-        some, room = list[Head](), BYTES_AT_ONCE
+        run, room = list[Head](), BYTES_AT_ONCE
         async for head in heads:
-            if some and (len(some) == at_once or head.size > room):
-                yield some
-                some, room = [], BYTES_AT_ONCE
-            some.append(head)
+            if run and (len(run) == at_once or head.size > room):
+                yield run
+                run, room = [], BYTES_AT_ONCE
+            run.append(head)
             room -= head.size
-        if some:
-            yield some
+        if run:
+            yield run
 
 
 async def contents(database: Database, heads: Sequence[Head]) -> dict[int, Document]:
     """
-    Return versions by their seqs.
+    Return the documents of versions with their contents, by seq.
 
     Raises:
-        BackendError: One of them is gone.
+        BackendError: A version is missing.
     """
     seqs = [Int64(head.seq) for head in heads]
     found = database["versions"].find({"_id": {"$in": seqs}})
@@ -223,14 +223,14 @@ async def contents(database: Database, heads: Sequence[Head]) -> dict[int, Docum
 
 
 def head_of(version: Document) -> Head:
-    """Return a version that was read without its content."""
+    """Return the head of a version's document."""
     return Head(stamp=version["s"], id=version["i"], seq=version["_id"], size=version["n"])
 
 
-def _behind(together: Sequence[Head], after: PagePosition | None) -> list[Head]:
-    """Return heads of one stamp in the order of their ids, those behind a resource."""
+def _after(heads: Sequence[Head], after: PagePosition | None) -> list[Head]:
+    """Return the heads of one stamp that come after a position, by id."""
     return [
         head
-        for head in sorted(together)
+        for head in sorted(heads)
         if after is None or head.stamp != after.stamp or head.id > after.id
     ]

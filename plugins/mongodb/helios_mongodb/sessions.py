@@ -1,11 +1,11 @@
 """
-The sessions in which a process has its transactions, under a lease.
+The sessions of a process's transactions, under a lease.
 
-MongoDB keeps the transaction of a process that was killed for `transactionLifetimeLimitSeconds`,
-and until then nobody can change what it has changed. So each process registers these sessions,
-and renews that while it writes. Where it goes silent, any other process ends the sessions, with
-what is open in them. A process that was only slow loses nothing: it is told that its transaction
-is gone, and begins it anew.
+MongoDB keeps the transaction of a killed process open for `transactionLifetimeLimitSeconds`, and
+until then nobody else can change what it has changed. So each process registers its sessions, and
+renews the registration while it writes. If it stops renewing, any other process ends the sessions
+and their transactions. A process that was only slow loses nothing: it gets an error for its
+transaction, and repeats it.
 """
 
 import asyncio
@@ -21,20 +21,21 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 
 from helios_core import BackendError, run_to_end
-from helios_mongodb.background import beside
+from helios_mongodb.background import background_task
 from helios_mongodb.errors import DRIVER_ERRORS, translated
 from helios_mongodb.waits import from_now, is_over, time_of
 
 LEASE = timedelta(seconds=5)
 """
-How long a process may be silent before its transactions are ended.
+How long a process may go without renewing before its transactions are ended.
 
-Such are looked for twice in this time, so nobody waits for one for more than two leases.
+Every process looks for expired leases twice in this time, so that a killed process blocks others
+for at most two leases.
 """
 
 
 class Writers:
-    """The sessions of this process's transactions, and those of processes that went silent."""
+    """Registers the sessions of this process, and ends those of processes that were killed."""
 
     def __init__(
         self, client: AsyncMongoClient[dict[str, Any]], database: AsyncDatabase[dict[str, Any]]
@@ -49,9 +50,9 @@ class Writers:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Writers"]:
-        """Renew the lease, and end what others have left, for as long as the context lasts."""
+        """Renew the lease, and end expired sessions of others, until the context ends."""
         try:
-            async with beside("writers", self._watch()):
+            async with background_task("writers", self._watch()):
                 yield self
         finally:
             await run_to_end(self._close())
@@ -59,9 +60,9 @@ class Writers:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncClientSession]:
         """
-        Lend a session that is registered, and that nobody else in this process uses.
+        Lend a registered session that nobody else in this process uses.
 
-        It is for transactions only: what else is open in it ends with the lease.
+        It is for transactions only: cursors in it would end if the lease expired.
         """
         session = self._free.pop() if self._free else self._new()
         try:
@@ -98,20 +99,20 @@ class Writers:
                 if len(self._free) < len(self._sessions):
                     await self._renew()
             await asyncio.sleep(_half() / 2)
-            # Whoever writes is told what is wrong with the server.
+            # Writes report what is wrong with the server.
             with suppress(BackendError), translated():
                 await self._end_silent()
 
     async def _end_silent(self) -> None:
-        """End the sessions of other processes whose lease is over."""
+        """End the sessions of other processes whose lease has expired."""
         others = {"_id": {"$ne": self._id}}
         if await self._writers.find_one(others, {"_id": 1}) is None:
             return
         over = is_over("at", await time_of(self._client))
         async for writer in self._writers.find(others | over):
-            sessions = [{"id": each} for each in writer["sessions"]]
+            sessions = [{"id": session_id} for session_id in writer["sessions"]]
             await self._client.admin.command("killSessions", sessions)
-            # Unless it has been renewed meanwhile.
+            # Only if it has not been renewed meanwhile.
             await self._writers.delete_one({"_id": writer["_id"], "at": writer["at"]})
 
     async def _close(self) -> None:

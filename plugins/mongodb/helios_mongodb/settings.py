@@ -1,4 +1,4 @@
-"""What an operator can set about MongoDB."""
+"""The settings of MongoDB."""
 
 from datetime import timedelta
 from enum import StrEnum
@@ -13,7 +13,7 @@ SCHEMES = ("mongodb", "mongodb+srv")
 
 
 class ReadFrom(StrEnum):
-    """Which members of the replica set serve the reads of exports."""
+    """The members of the replica set that exports are read from."""
 
     PRIMARY = "primary"
     PRIMARY_PREFERRED = "primaryPreferred"
@@ -23,7 +23,7 @@ class ReadFrom(StrEnum):
 
 
 class MongoSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which database, how many connections to it, and how long to wait for what."""
+    """The address of the database, and the limits of connections and waits."""
 
     database_url: Annotated[
         Secret,
@@ -49,7 +49,7 @@ class MongoSettings(msgspec.Struct, frozen=True, kw_only=True):
     read_preference: Annotated[
         ReadFrom,
         Meta(
-            description="Which members serve the reads of exports, once they have reached the"
+            description="Members that exports are read from, once they have reached the"
             " transaction time; everything else is read from the primary",
         ),
     ] = ReadFrom.PRIMARY
@@ -58,7 +58,7 @@ class MongoSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             title="connections",
-            description="Connections a process opens at most to each member, for resources and"
+            description="The most connections of a process to each member, for resources and"
             " again for jobs",
         ),
     ] = 20
@@ -73,14 +73,14 @@ class MongoSettings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="How long one answer may take, and how long a write is tried again that"
-            " met another one or lost its answer",
+            description="How long one response may take, and how long a write is repeated that"
+            " conflicts with another one or whose response was lost",
         ),
     ] = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
         """
-        Refuse the address of another database.
+        Check that the address is one of MongoDB.
 
         Raises:
             ConfigurationError: The address does not start with mongodb:// or mongodb+srv://.
@@ -88,12 +88,12 @@ class MongoSettings(msgspec.Struct, frozen=True, kw_only=True):
         scheme, found, _ = self.database_url.reveal().partition("://")
         if not found:
             raise ConfigurationError(
-                "HFS_DATABASE_URL is not an address; MongoDB needs one like"
+                "HFS_DATABASE_URL is not an address; set it to one like"
                 " mongodb://user:password@host:27017/?replicaSet=rs0"
             )
         if scheme not in SCHEMES:
             raise ConfigurationError(
                 f"HFS_DATABASE_URL starts with {scheme}://, which plugin mongodb cannot use;"
-                " give mongodb://user:password@host:27017/?replicaSet=rs0, or select the plugin"
-                " of that database"
+                " set it to an address like mongodb://user:password@host:27017/?replicaSet=rs0, or"
+                " select the plugin of that database"
             )

@@ -24,7 +24,7 @@ from helios_mongodb.searching import HEAD_FIELDS, Head, contents, cut, head_of
 from helios_mongodb.views import within
 
 EXTENTS_AT_ONCE = 8
-"""How many extents are looked into together; at first it is one."""
+"""How many extents one query reads at most; the first query reads one."""
 
 _BEFORE_ALL = -FOREVER
 
@@ -38,20 +38,20 @@ async def versions(
     after: str | None,
 ) -> VersionPage:
     """
-    Return a page of versions; what tells those of one instant apart is their seq.
+    Return a page of versions, newest first; those of the same instant are ordered by seq.
 
     Raises:
-        InvalidParameter: `after` is not something a page gave.
+        InvalidParameter: `after` is not the `next` of a page.
     """
     last = VersionPosition(FOREVER, FOREVER) if after is None else parse_version_token(after)
     names = {collection: name for name, collection in collections.items()}
     page = PageBuilder(count)
     position = last
-    # One more, since whether there is a next page is asked as well.
+    # One more, to find out whether there is a next page.
     async with aclosing(cut(_heads(database, list(names), query, last), count + 1)) as runs:
-        async for some in runs:
-            found = await contents(database, some)
-            for head in some:
+        async for run in runs:
+            found = await contents(database, run)
+            for head in run:
                 name = names[head.seq >> COLLECTION_BITS]
                 if not page.add(await stored_version(database, name, found[head.seq])):
                     return VersionPage(versions=page.found, next=make_version_token(position))
@@ -63,10 +63,10 @@ async def _heads(
     database: Database, collections: Sequence[int], query: VersionQuery, last: VersionPosition
 ) -> AsyncGenerator[Head]:
     """
-    Yield the versions behind one, newest first, without their contents.
+    Yield the heads of versions after a position, newest first.
 
-    Extents of several types overlap in time. What is newer than the next extent can be given; the
-    rest waits for it.
+    Extents of several types overlap in time. Versions that are newer than the next extent can be
+    yielded at once; older ones wait until that extent has been read.
     """
     until = min(to_stamp(query.until), last.stamp)
     since = _BEFORE_ALL if query.since is None else to_stamp(query.since)
@@ -79,7 +79,7 @@ async def _heads(
         lasted = {"d": False, "u": {"$gt": at}}
         shown = {"$and": [shown, {"$or": [{"s": {"$gte": at}}, lasted]}]}
     waiting = list[Head]()
-    looked_at, size, edge = 0, 1, FOREVER if collections else _BEFORE_ALL
+    done, size, edge = 0, 1, FOREVER if collections else _BEFORE_ALL
     while edge > _BEFORE_ALL:
         possible = {
             "$or": [extents_of(collection) for collection in collections],
@@ -87,10 +87,10 @@ async def _heads(
             "last": {"$gte": Int64(since)},
         }
         found = database["extents"].find(possible, {"last": 1}).sort([("last", -1), ("_id", 1)])
-        extents = await found.skip(looked_at).limit(size + 1).to_list()
+        extents = await found.skip(done).limit(size + 1).to_list()
         edge = extents[size]["last"] if len(extents) > size else _BEFORE_ALL
-        waiting += await _within(database, [each["_id"] for each in extents[:size]], shown)
-        looked_at, size = looked_at + size, min(2 * size, EXTENTS_AT_ONCE)
+        waiting += await _within(database, [extent["_id"] for extent in extents[:size]], shown)
+        done, size = done + size, min(2 * size, EXTENTS_AT_ONCE)
         ready = [head for head in waiting if head.stamp > edge]
         waiting = [head for head in waiting if head.stamp <= edge]
         for head in sorted(ready, key=lambda head: (head.stamp, head.seq), reverse=True):

@@ -1,4 +1,4 @@
-"""What a view means to MongoDB: bounds of seqs, bounds of stamps, and whose resources."""
+"""Views as conditions of MongoDB on seqs, stamps and compartments."""
 
 from bson.int64 import Int64
 
@@ -10,9 +10,9 @@ from helios_mongodb.extents import Extent
 
 def changed_by(view: ExportView) -> Document:
     """
-    Return the condition of the versions that a view shows, deletions among them.
+    Return the condition of the versions that a view shows, deletions included.
 
-    Its cohort is left aside, and so is which collection is meant.
+    It does not cover the cohort and the collection.
     """
     request, at = view.request, to_stamp(view.transaction_time)
     since = -1 if request.since is None else to_stamp(request.since)
@@ -37,7 +37,7 @@ def deleted_by(view: ExportView) -> Document:
 
 
 def may_show(view: ExportView, extent: Extent) -> bool:
-    """Whether something of a view may be in an extent."""
+    """Return whether an extent may have something that a view shows."""
     request = view.request
     if extent.first > to_stamp(view.transaction_time):
         return False
@@ -47,10 +47,10 @@ def may_show(view: ExportView, extent: Extent) -> bool:
 
 
 def live_at(stamp: int) -> Document:
-    """Return the condition of what is live at an instant."""
+    """Return the condition of versions that are live at a stamp."""
     return {"s": {"$lte": Int64(stamp)}, "u": {"$gt": Int64(stamp)}, "d": False}
 
 
 def within(seqs: SeqRange) -> Document:
-    """Return the condition of the versions in a range."""
+    """Return the condition of the versions in a range of seqs."""
     return {"_id": {"$gte": Int64(seqs.first), "$lt": Int64(seqs.end)}}

@@ -6,39 +6,40 @@ from typing import Any
 from bson.int64 import Int64
 from pymongo import AsyncMongoClient
 
-AT_ONCE = datetime(2000, 1, 1, tzinfo=UTC)
-"""An instant that is over."""
+IN_THE_PAST = datetime(2000, 1, 1, tzinfo=UTC)
+"""Any instant in the past."""
 
 
 async def time_of(client: AsyncMongoClient[dict[str, Any]]) -> datetime:
-    """Return the time of the server that is the primary."""
+    """Return the time of the primary."""
     hello = await client.admin.command("hello")
     local_time: datetime = hello["localTime"]
     return local_time.replace(tzinfo=UTC)
 
 
 def milliseconds(duration: timedelta) -> Int64:
-    """Return a duration as MongoDB adds it to an instant."""
+    """Return a duration in milliseconds, as MongoDB adds it to an instant."""
     return Int64(duration // timedelta(milliseconds=1))
 
 
 def from_now(duration: timedelta) -> dict[str, Any]:
-    """Return the expression of the instant at which a duration from now is over."""
+    """Return the expression of the instant that is a duration from now."""
     return {"$add": ["$$NOW", milliseconds(duration)]}
 
 
 def is_over(field: str, now: datetime) -> dict[str, Any]:
     """
-    Return the condition that the instant in a field is over.
+    Return the condition that the instant in a field has passed.
 
-    If more of a wait is left than there is of it, the clock was set back.
+    An instant that is further away than 1.5 times its wait counts as passed: the clock was set
+    back.
     """
     beyond = {"$expr": {"$gt": [f"${field}", _latest(now)]}}
     return {field: {"$ne": None}, "$or": [{field: {"$lte": now}}, beyond]}
 
 
 def lasts(field: str, now: datetime) -> dict[str, Any]:
-    """Return the condition that the instant in a field is yet to come."""
+    """Return the condition that the instant in a field is still to come."""
     return {field: {"$gt": now}, "$expr": {"$lte": [f"${field}", _latest(now)]}}
 
 

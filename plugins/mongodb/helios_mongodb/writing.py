@@ -1,4 +1,4 @@
-"""Write changes: new versions, the ends of old ones, and what planning counts."""
+"""Writing: new versions, the ends of old ones, and the counts of extents."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,15 +13,15 @@ from helios_mongodb.collections import Collections
 from helios_mongodb.contents import CHUNK_BYTES, chunks_of
 from helios_mongodb.databases import Database, Document, Session
 from helios_mongodb.drafts import HEAD_FIELDS, Draft, Drafting, Head, Key, head_of
-from helios_mongodb.extents import Extent, extent_from, extents_of, place
+from helios_mongodb.extents import Extent, assign_seqs, extent_from, extents_of
 from helios_mongodb.indexing import term_fields
 
 _NOWHERE = 0
-"""The collection of a type of which nothing was ever stored."""
+"""The number that stands for the missing collection of a type."""
 
 
 class _NothingToWrite(Exception):
-    """Every change leaves things as they are, so that the transaction is not needed."""
+    """No change results in a new version, so the transaction is aborted."""
 
     def __init__(self, applied: list[AppliedChange]) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _NothingToWrite(Exception):
 
 
 class Writer:
-    """Applies changes, one transaction of a tenant after the other."""
+    """Applies changes, one transaction at a time per tenant."""
 
     def __init__(self, database: Database, clock: Clock, collections: Collections) -> None:
         self._database = database
@@ -83,12 +83,12 @@ class Writer:
             raise _NothingToWrite(applied)
         for draft in drafts:
             draft.stamp(instant)
-        extents = place(drafts, await self._extents(session, drafts), stamp)
+        extents = assign_seqs(drafts, await self._extents(session, drafts), stamp)
         await self._end(session, stamp, drafts)
         await self._store(session, stamp, fhir_version, drafts)
         changed = [extent.document() for extent in extents]
         await self._database["extents"].bulk_write(
-            [ReplaceOne({"_id": each["_id"]}, each, upsert=True) for each in changed],
+            [ReplaceOne({"_id": new["_id"]}, new, upsert=True) for new in changed],
             ordered=False,
             session=session,
         )
@@ -107,7 +107,7 @@ class Writer:
         return heads
 
     async def _extents(self, session: Session, drafts: Sequence[Draft]) -> dict[int, Extent]:
-        """Return the last extents of collections, and those of the versions that end."""
+        """Return the last extent of each collection, and those of versions that end, by number."""
         extents = self._database["extents"]
         found = dict[int, Extent]()
         for collection in {draft.key[0] for draft in drafts}:
@@ -116,10 +116,10 @@ class Writer:
             )
             if last is not None:
                 found[last["_id"]] = extent_from(last)
-        ended = {extent_of(each.before.seq) for each in drafts if isinstance(each.before, Head)}
+        ended = {extent_of(draft.before.seq) for draft in drafts if isinstance(draft.before, Head)}
         if further := [Int64(number) for number in ended - found.keys()]:
-            async for each in extents.find({"_id": {"$in": further}}, session=session):
-                found[each["_id"]] = extent_from(each)
+            async for document in extents.find({"_id": {"$in": further}}, session=session):
+                found[document["_id"]] = extent_from(document)
         return found
 
     async def _end(self, session: Session, stamp: int, drafts: Iterable[Draft]) -> None:

@@ -10,7 +10,7 @@ from helios_postgres.databases import Database
 from helios_postgres.jobs import PostgresJobStore
 from helios_postgres.listening import listener
 from helios_postgres.provider import PostgresDataProvider
-from helios_postgres.replicas import reads
+from helios_postgres.replicas import export_reads
 from helios_postgres.settings import PostgresSettings
 
 __all__ = [
@@ -26,21 +26,21 @@ __all__ = [
 @asynccontextmanager
 async def open_data_provider(settings: PostgresSettings) -> AsyncIterator[PostgresDataProvider]:
     """
-    Open the resources of a database.
+    Open a data provider on a database.
 
     Raises:
         SchemaOutdated: The database needs `helios migrate`.
         ConfigurationError: The database cannot be used.
         BackendUnavailable: It cannot be reached.
     """
-    async with Database(settings).opened() as database, reads(database) as found:
-        yield PostgresDataProvider(database, found)
+    async with Database(settings).opened() as database, export_reads(database) as reads:
+        yield PostgresDataProvider(database, reads)
 
 
 @asynccontextmanager
 async def open_job_store(settings: PostgresSettings) -> AsyncIterator[PostgresJobStore]:
     """
-    Open the jobs of a database.
+    Open a job store on a database.
 
     Raises:
         SchemaOutdated: The database needs `helios migrate`.
@@ -55,7 +55,7 @@ async def open_job_store(settings: PostgresSettings) -> AsyncIterator[PostgresJo
 
 async def migrate(settings: PostgresSettings) -> str:
     """
-    Bring a database to this schema, and say what was done.
+    Migrate a database to the current schema, and return a report of what was done.
 
     Raises:
         ConfigurationError: The database cannot be used.

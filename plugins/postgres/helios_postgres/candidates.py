@@ -1,4 +1,4 @@
-"""What the search index says may satisfy a prefilter, extent by extent."""
+"""Candidates: the versions that may satisfy a prefilter according to the search index."""
 
 import struct
 from collections import defaultdict
@@ -51,7 +51,7 @@ _SQL = read_statements("helios_postgres", "candidates")
 
 
 class _Bounds(NamedTuple):
-    """Where a span has to begin and to end."""
+    """Inclusive bounds of the beginning and the end of a span."""
 
     low_from: int
     low_to: int
@@ -79,11 +79,11 @@ async def candidates(
     by_rows: bool = False,
 ) -> Positions:
     """
-    Return the versions in some extents that may satisfy a prefilter, current or not.
+    Return the versions in extents that may satisfy a prefilter, current or not.
 
-    What is read of the search index is compared with its sums, in the caller's transaction, which
-    sees one state of the tables. Ids are looked up in indexes of PostgreSQL's, or, `by_rows` and
-    where they lack any of them, in the versions themselves, which are compared with their sums.
+    Rows of the search index are verified against its sums; the caller's transaction must see a
+    single snapshot. Ids are looked up in PostgreSQL's indexes. With `by_rows`, if those lack any
+    version, the versions themselves are read and verified against the sums of their extents.
 
     Raises:
         BackendError: The index is damaged.
@@ -102,7 +102,7 @@ async def _candidates(
     *,
     by_rows: bool,
 ) -> Positions:
-    # What could not be read when it was indexed may satisfy anything.
+    # Versions that could not be read when they were indexed may satisfy any prefilter.
     condition = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
     recent: defaultdict[int, list[Entry]] = defaultdict(list)
     marks = defaultdict[int, int](int)
@@ -117,7 +117,7 @@ async def _candidates(
 async def _sums(
     connection: Connection, extents: Sequence[int], recent: Mapping[int, int]
 ) -> Mapping[tuple[int, int, int], int]:
-    """Return what must be in the index of some extents, by extent, part and bucket."""
+    """Return the expected sums of the index, by extent, part and bucket."""
     sums: dict[tuple[int, int, int], int] = {}
     packed = defaultdict[int, int](int)
     for extent, part, bucket, total in await connection.fetch(_SQL["sums"], extents):
@@ -137,7 +137,7 @@ def _damaged() -> BackendError:
 
 
 def seqs_in(places: Positions) -> list[int]:
-    """Return the seqs of places, ascending."""
+    """Return the seqs of positions, ascending."""
     return [
         (extent << EXTENT_BITS) + place
         for extent in sorted(places)
@@ -146,7 +146,7 @@ def seqs_in(places: Positions) -> list[int]:
 
 
 class _Window:
-    """Some extents that are looked into together."""
+    """Some extents that are searched together."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class _Window:
     async def _of_all(
         self, parts: Iterable[Prefilter], extents: Sequence[int]
     ) -> dict[int, set[int]]:
-        """Look further only where there was something, beginning with what costs least."""
+        """Search cheapest first, and the others only in extents that have matches so far."""
         first, *others = sorted(parts, key=lookup_cost)
         found = await self.places(first, extents)
         for part in others:
@@ -233,14 +233,14 @@ class _Window:
                 raise _damaged()
             if content is None:
                 found[extent].update(unpacked_places(places))
-            elif some := bounds.within(unpacked_spans(places, content)):
-                found[extent].update(some)
+            elif matching := bounds.within(unpacked_spans(places, content)):
+                found[extent].update(matching)
         return found
 
     async def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> dict[int, set[int]]:
-        wanted = set(extents)
+        searched = set(extents)
         found = defaultdict[int, set[int]](set)
-        if self._by_rows and not await self._are_found(ids):
+        if self._by_rows and not await self._have_all_versions(ids):
             for extent, place, resource_id in await rows_of_sound_extents(
                 self._connection, extents
             ):
@@ -248,19 +248,19 @@ class _Window:
                     found[extent].add(place)
             return found
         for (seq,) in await self._connection.fetch(_SQL["of_ids"], self._collection, list(ids)):
-            if extent_of(seq) in wanted:
+            if extent_of(seq) in searched:
                 found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
 
-    async def _are_found(self, ids: Collection[str]) -> bool:
-        """Return whether PostgreSQL's indexes have all versions of all of some ids."""
+    async def _have_all_versions(self, ids: Collection[str]) -> bool:
+        """Return whether PostgreSQL's indexes have all versions of all these ids."""
         found = await self._connection.fetchval(_SQL["found_ids"], self._collection, list(ids))
         return bool(found == len(set(ids)))
 
     async def _of_instants(
         self, updated: UpdatedWithin, extents: Sequence[int]
     ) -> dict[int, set[int]]:
-        """Return all positions of the extents that were being filled then."""
+        """Return all positions of the extents that were written to in the period."""
         rows = await self._connection.fetch(_SQL["filled"], extents, *updated.bounds)
         return {extent: set(range(appended)) for extent, appended in rows}
 

@@ -1,4 +1,4 @@
-"""Stamps: instants in whole microseconds by the database's clock, which never go back here."""
+"""Stamps: instants in microseconds since 1970, by the database's clock, that only increase."""
 
 import asyncio
 import time
@@ -13,16 +13,15 @@ from helios_postgres.errors import translated
 _SQL = read_statements("helios_postgres", "clock")
 
 FIRST_TRY_MS = 50
-"""How long writers are held up at first; twice as long at every further try."""
+"""How long the first attempt to settle blocks writers; it doubles with every further one."""
 
 
 class Clock:
     """
     The source of the stamps of writes and of the transaction times of exports.
 
-    A write holds a lock, shared with other writes, from before it is stamped until it is
-    committed. An export takes that lock alone for a moment: then no write is between its stamp
-    and its commit.
+    A write holds a shared lock from before it gets its stamp until it is committed. A kick-off
+    takes the lock exclusively for a moment; then no write is between its stamp and its commit.
     """
 
     def __init__(self, database: Database) -> None:
@@ -30,19 +29,19 @@ class Clock:
         self._keys = (database.lock_key("settle"), database.lock_key("clock"))
 
     async def write_stamp(self, connection: Connection) -> int:
-        """Return a stamp later than any returned before, to be used by this transaction."""
+        """Return a stamp later than any before, for the writes of this transaction."""
         stamp: int = await connection.fetchval(_SQL["write_stamp"], *self._keys)
         return stamp
 
     async def settled_stamp(self) -> int:
         """
-        Return a stamp of about now that every write not committed yet will exceed (P1).
+        Return a stamp of about now that is below those of all writes not committed yet (P1).
 
-        While it waits for the writes under way, others queue behind it; so it waits for a moment,
+        While it waits for open writes, new ones queue behind it. So it gives up after a moment,
         lets them pass, and waits twice as long the next time.
 
         Raises:
-            BackendUnavailable: A write did not end in time.
+            BackendUnavailable: A write did not end within HFS_POSTGRES_SETTLE_TIMEOUT.
         """
         timeout = self._database.settings.settle_timeout
         deadline = time.monotonic() + timeout.total_seconds()
@@ -55,9 +54,9 @@ class Clock:
             await asyncio.sleep(min(patience_ms, left_ms) / 1000)
             patience_ms *= 2
         raise BackendUnavailable(
-            "no instant could be settled: a write has been under way for longer than the"
-            f" {timeout.total_seconds():g} s of HFS_POSTGRES_SETTLE_TIMEOUT; try again later, and"
-            " look for a long transaction in pg_stat_activity if it stays so"
+            "no transaction time could be set: a write transaction has been open for longer than"
+            f" {timeout.total_seconds():g} s (HFS_POSTGRES_SETTLE_TIMEOUT); try again later, and"
+            " if that does not help, look for a long transaction in pg_stat_activity"
         )
 
     async def _try(self, patience_ms: int) -> int | None:

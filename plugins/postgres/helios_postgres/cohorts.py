@@ -1,4 +1,4 @@
-"""Cohorts in the database: sent once for all the workers of a cluster, however large (P4)."""
+"""Cohorts: the patients of an export as a table, sent once for all workers (P4)."""
 
 from typing import NamedTuple
 
@@ -22,23 +22,23 @@ from helios_postgres.views import Shown
 _SQL = read_statements("helios_postgres", "cohorts")
 
 LOOKED_UP = 4096
-"""Versions of a cohort that are looked at in one query."""
+"""How many versions of a cohort one query reads."""
 
 log = structlog.stdlib.get_logger()
 
 
 class StoredCohort(msgspec.Struct, frozen=True, kw_only=True):
-    """A cohort that the database can join with."""
+    """A cohort in the database, which statements can join with."""
 
     number: int
     key: str
     size: int
     patients: int | None
-    """The collection of the Patients, if there is one."""
+    """The collection of Patient resources, None if there is none."""
 
 
 async def stored(database: Database, cohort: Cohort, patients: int | None) -> StoredCohort:
-    """Return a cohort with its number in the database, and store it there if it is missing."""
+    """Return a cohort with its number in the database; store it there if it is missing."""
     async with database.connection() as connection:
         found = await connection.fetchrow(_SQL["find"], cohort.key)
         if found is not None and found[1]:
@@ -51,22 +51,22 @@ async def stored(database: Database, cohort: Cohort, patients: int | None) -> St
 
 async def check(connection: Connection, cohort: StoredCohort) -> None:
     """
-    See to it that a transaction has the whole cohort before it.
+    Check that the cohort is still stored.
 
-    A crash empties the table, and what is asked about an empty one looks like nobody's data.
+    A crash empties the unlogged tables; without this check, reads would find no resources.
 
     Raises:
-        BackendUnavailable: It is gone; whoever starts again sends it again.
+        BackendUnavailable: The cohort is gone; the next attempt stores it again.
     """
     if not await connection.fetchval(_SQL["is_there"], cohort.number, cohort.key):
         raise BackendUnavailable(
-            "the patients of this export were lost with a crash of PostgreSQL; they are sent"
-            " again when the shard is tried again"
+            "the list of this export's patients was lost in a crash of PostgreSQL; it is sent"
+            " again with the next attempt of the shard"
         )
 
 
 class Member(NamedTuple):
-    """A version in the compartment of a cohort."""
+    """A version in the compartment of a patient of the cohort."""
 
     seq: int
     size: int
@@ -81,10 +81,10 @@ async def members_shown(
     at_most: int,
 ) -> list[Member] | None:
     """
-    Return what a view shows of a cohort in a range of a collection, in order.
+    Return the versions of a cohort that a view shows in a range of a collection, by seq.
 
-    What the cohort has in whole blocks is compared with what it must have (P4, P9). There is None
-    where they differ, or where the cohort has more than `at_most` versions there.
+    The cohort's versions are verified against the sums of its patients, for whole blocks (P4, P9).
+    Returns None if they differ, or if the cohort has more than `at_most` versions there.
     """
     await check(connection, cohort)
     whole = seqs.whole_blocks
@@ -97,7 +97,7 @@ async def members_shown(
     found = 0
     members: list[Member] = []
     for start in range(0, len(listed), LOOKED_UP):
-        times: dict[int, int] = {seq: count for seq, count in listed[start : start + LOOKED_UP]}  # noqa: C416 - records are no tuples
+        times: dict[int, int] = {seq: count for seq, count in listed[start : start + LOOKED_UP]}  # noqa: C416 - records are not tuples
         bounds = SeqRange(first=min(times), end=max(times) + 1)
         for text, seq, until_stamp, size, deleted, is_shown in await connection.fetch(
             _SQL["members"], *shown.parameters(bounds), list(times)
@@ -112,7 +112,7 @@ async def members_shown(
 
 
 async def _is_any_unsummed(connection: Connection, cohort: StoredCohort) -> bool:
-    """Return whether a patient is stored, and has no sums: there are some of every Patient."""
+    """Return whether a stored patient has no sums, which means that they were lost."""
     if (patients := cohort.patients) is None:
         return False
     query = (_SQL["unsummed_patient"], cohort.number, *collection_range(patients).blocks, patients)

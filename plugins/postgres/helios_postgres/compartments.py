@@ -1,4 +1,4 @@
-"""Compartments: what patients must have in them."""
+"""Compartments: sums of what each patient's compartment must contain."""
 
 from collections.abc import Collection
 
@@ -18,11 +18,11 @@ from helios_postgres.integrity import is_sound
 _SQL = read_statements("helios_postgres", "compartments")
 
 NOBODY = ""
-"""The patient whose sums say that something is lost."""
+"""The patient id under which it is recorded that a block is damaged."""
 
 
 async def add_sums(connection: Connection, sums: CompartmentSums) -> None:
-    """Add what a transaction adds to what patients must have."""
+    """Store the sums of a transaction."""
     if rows := sums.rows():
         await connection.execute(_SQL["add"], *zip(*rows, strict=True))
 
@@ -30,7 +30,7 @@ async def add_sums(connection: Connection, sums: CompartmentSums) -> None:
 async def may_have_any(
     connection: Connection, seqs: SeqRange, of: Collection[str], patients: int | None
 ) -> bool:
-    """Return whether any of some patients must have anything in the blocks of a range, or may."""
+    """Return whether any of these patients has, or may have, anything in the blocks of a range."""
     ids = list(of)
     if await connection.fetchval(_SQL["any_expected"], ids, *seqs.blocks):
         return True
@@ -42,9 +42,9 @@ async def may_have_any(
 
 async def sum_compartments(connection: Connection) -> None:
     """
-    Make the sums of what is there, for a store from before there were any.
+    Compute the sums of all compartments, for a store whose schema had none.
 
-    Where versions are missing or altered already, who they were of nobody knows any more.
+    Extents that are damaged already are recorded as such: whose versions are missing is unknown.
     """
     for (extent,) in await connection.fetch(_SQL["extents"]):
         first, end = extent << EXTENT_BITS, (extent + 1) << EXTENT_BITS
@@ -58,6 +58,6 @@ async def sum_compartments(connection: Connection) -> None:
 
 
 def mark_of(text: str, seq: int, until_stamp: int | None) -> int:
-    """Return what a version, and its ending, add to the sums of its patients."""
+    """Return what a version and its ending add to the sums of its patients."""
     mark = version_mark((text,))
     return mark if until_stamp is None else mark + ending_mark(seq, until_stamp)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
-"""A connection of one's own, or one that a pool lends."""
+"""A connection outside of pools, or one borrowed from a pool."""
 
 
 @asynccontextmanager
 async def connected(settings: PostgresSettings) -> AsyncIterator["asyncpg.Connection[Any]"]:
     """
-    Open one connection beside any pool, without a statement time-out.
+    Open one connection outside of pools, without a statement timeout.
 
     Raises:
         ConfigurationError: The address, its user or the database cannot be used.
@@ -41,17 +41,17 @@ async def connected(settings: PostgresSettings) -> AsyncIterator["asyncpg.Connec
     finally:
         try:
             await connection.close(timeout=patience)
-        except (*DRIVER_ERRORS, PostgresError):  # whatever it was for is done, or has failed
+        except (*DRIVER_ERRORS, PostgresError):  # its work is done, or has failed
             connection.terminate()
 
 
 async def prepare(connection: Connection, settings: PostgresSettings, *, timeout_ms: int) -> None:
     """
-    Set the schema, the statement time-out and the isolation of a session.
+    Set the schema, the statement timeout and the isolation level of a session.
 
-    What is locked and then read must be read as it is after the wait, whatever the server's
-    default for transactions is. They are set by a statement, since a connection pooler refuses a
-    session that asks for them while it connects.
+    The isolation level is `read committed` whatever the server's default is, so that a row read
+    after waiting for its lock is current. A statement sets them, since connection poolers refuse
+    them as parameters of a connection.
     """
     await connection.execute(
         "SELECT set_config('search_path', quote_ident($1), false),"
@@ -63,13 +63,13 @@ async def prepare(connection: Connection, settings: PostgresSettings, *, timeout
 
 
 def lock_key(schema_name: str, name: str) -> int:
-    """Return the key of an advisory lock; schemas of one database do not share it."""
+    """Return the key of an advisory lock, different for each schema."""
     key = xxhash.xxh3_64_intdigest(f"helios:{schema_name}:{name}".encode())
     return key - (1 << 63)
 
 
 def address(settings: PostgresSettings, *, replica: bool) -> tuple[str, Secret]:
-    """Return the setting that names the server, and the address in it."""
+    """Return the name and the value of the setting with the server's address."""
     if replica and settings.read_url is not None:
         return "HFS_POSTGRES_READ_URL", settings.read_url
     return "HFS_DATABASE_URL", settings.database_url

@@ -1,4 +1,4 @@
-"""One PostgreSQL database, opened: a pool of connections, and transactions on them."""
+"""A PostgreSQL database: a pool of connections, and transactions on them."""
 
 import asyncio
 import random
@@ -24,20 +24,20 @@ T = TypeVar("T")
 
 Work: TypeAlias = Callable[Concatenate[Connection, P], Awaitable[T]]
 
-TRIES = 8
-"""How often a transaction is begun anew after another one was preferred to it."""
+ATTEMPTS = 8
+"""How often a transaction is tried that PostgreSQL aborts in favour of another one."""
 
 PATIENCE = timedelta(seconds=10)
-"""How much longer than PostgreSQL itself we wait for a statement that is limited in time."""
+"""How much longer than the statement timeout we wait for PostgreSQL to end a statement."""
 
 
 class Database:
     """
     Transactions on a pool of connections.
 
-    Sessions are prepared once, when they are connected, and not reset between two borrowers,
-    which would cost a round trip each time. Who borrows one leaves nothing behind: `SET LOCAL`,
-    advisory locks of the transaction, temporary tables that are dropped on commit.
+    Sessions are prepared once, when they are connected, and not reset when they are returned,
+    which would cost a round trip each time. So nothing may outlive a transaction: use `SET LOCAL`,
+    transaction-level advisory locks, and temporary tables that are dropped on commit.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Database:
         limited: bool = False,
     ) -> None:
         """
-        Describe the pool; `opened` fills it.
+        Set the options of the pool; `opened` connects it.
 
-        `size` is `pool_size` unless said otherwise. `replica` takes the address for reading.
-        `limited` also gives up on statements that PostgreSQL itself does not end in time, because
-        it vanished; only for a pool whose statements all keep the statement time-out.
+        `size` defaults to `pool_size`. `replica` uses the address of the replica. `limited` also
+        ends statements that PostgreSQL does not end in time itself, because it is gone; it is only
+        for pools on which no statement lifts the statement timeout.
         """
         self.settings = settings
         self._replica = replica
@@ -82,7 +82,7 @@ class Database:
                     command_timeout=self._limit,
                     server_settings={"application_name": "helios"},
                     init=self._prepare,
-                    reset=_as_it_is,
+                    reset=_do_not_reset,
                 )
                 async with self.connection() as connection:
                     await schema.check(connection, self.settings.schema)
@@ -108,14 +108,13 @@ class Database:
         self, *, read_only: bool = False, unlimited: bool = False
     ) -> AsyncIterator[Connection]:
         """
-        Do all of what the context does in one transaction, or none of it.
+        Run the context in one transaction.
 
-        One that only reads sees a single state of the database from beginning to end. `unlimited`
-        lifts the statement time-out.
+        With `read_only` it sees a single snapshot. `unlimited` lifts the statement timeout.
 
         Raises:
-            BackendUnavailable: As `connection`. Where the connection is lost under the COMMIT,
-                nobody knows whether it was done.
+            BackendUnavailable: As for `connection`. If the connection is lost during COMMIT, it is
+                unknown whether the transaction was committed.
         """
         isolation: Any = "repeatable_read" if read_only else "read_committed"
         async with (
@@ -128,33 +127,33 @@ class Database:
 
     async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """
-        Do some work in one transaction, and anew where another transaction was preferred to it.
+        Run `work` in one transaction; repeat it if PostgreSQL aborts it in favour of another one.
 
-        The work may therefore run more than once, but only one run of it is ever committed.
+        The work may run more than once, but only one run is committed.
 
         Raises:
-            BackendUnavailable: As `transaction`.
+            BackendUnavailable: As for `transaction`.
         """
         with translated():
-            for attempt in range(1, TRIES):
+            for attempt in range(1, ATTEMPTS):
                 try:
                     return await self._once(work, *args, **kwargs)
                 except ABORTED:
-                    await asyncio.sleep(random.uniform(0.001, 0.01) * attempt)  # noqa: S311 - spreads who collided
+                    await asyncio.sleep(random.uniform(0.001, 0.01) * attempt)  # noqa: S311 - spreads retries
             return await self._once(work, *args, **kwargs)
 
     async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """
-        Do some reading, all of it on one state of the database.
+        Run `work` in a read-only transaction, which sees a single snapshot.
 
         Raises:
-            BackendUnavailable: As `connection`.
+            BackendUnavailable: As for `connection`.
         """
         async with self.transaction(read_only=True) as connection:
             return await work(connection, *args, **kwargs)
 
     def lock_key(self, name: str) -> int:
-        """Return the key of an advisory lock that is shared by all servers on this schema."""
+        """Return the key of an advisory lock shared by all servers on this schema."""
         return lock_key(self.settings.schema, name)
 
     async def _once(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -163,19 +162,19 @@ class Database:
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[Connection]:
-        assert self._pool is not None  # noqa: S101 - `opened` sees to it
+        assert self._pool is not None  # noqa: S101 - `opened` sets it
         patience = self.settings.connect_timeout.total_seconds()
         connection = await self._pool.acquire(timeout=patience)
         try:
             yield connection
         except DRIVER_ERRORS:
-            # A connection that broke in the middle may be given back before the driver knows: it
-            # is neither free nor closed, and must not be lent again.
+            # A broken connection may be returned before the driver has noticed, neither idle nor
+            # closed; it must not be lent again.
             connection.terminate()
             raise
         finally:
-            # The pool ends a connection that it cannot take back. Whoever borrowed it has the
-            # error that broke it, or had none.
+            # The pool ends a connection that it cannot take back. The borrower has already got
+            # the error that broke it, or has finished without one.
             try:
                 await self._pool.release(connection)
             except (*DRIVER_ERRORS, PostgresError):
@@ -193,5 +192,5 @@ class Database:
             pool.terminate()
 
 
-async def _as_it_is(connection: Connection) -> None:
-    """Leave a returned session alone; asyncpg itself has ended its transaction."""
+async def _do_not_reset(connection: Connection) -> None:
+    """Do not reset a returned session; asyncpg has ended its transaction."""

@@ -1,4 +1,4 @@
-"""What a sequence of changes comes to: outcomes, and the versions to write, without stamps."""
+"""Drafts: the outcomes of a sequence of changes, and the versions to write for them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,12 +14,12 @@ Key: TypeAlias = tuple[int, str]
 
 
 class Head(NamedTuple):
-    """The newest version of a resource, a deletion perhaps, as it is stored."""
+    """The newest stored version of a resource, which may be a deletion."""
 
     seq: int
     since_stamp: int
     content_hash: int
-    """As `Resource.content_hash`, without a sign."""
+    """As in `Resource.content_hash`, unsigned."""
     version_id: int
     size: int
     deleted: bool
@@ -27,16 +27,16 @@ class Head(NamedTuple):
 
 
 class Draft(msgspec.Struct, kw_only=True):
-    """A version that is going to be written."""
+    """A version that will be written."""
 
     key: Key
     version_id: int
     before: "Head | Draft | None"
-    """The version it ends."""
+    """The version that it supersedes, None for the first one."""
     resource: Resource | None
-    """None is a deletion."""
+    """None for a deletion."""
     patients: str | None
-    """Ids separated by spaces; None for those of a stored version that is yet to be looked up."""
+    """Ids separated by spaces; None for a deletion until the ids of `before` are looked up."""
     content_hash: int
     in_compartment: bool
     seq: int = 0
@@ -44,7 +44,7 @@ class Draft(msgspec.Struct, kw_only=True):
     line_hash: int = 0
 
     def row(self, stamp: int) -> tuple[object, ...]:
-        """Return what `version_mark` is of."""
+        """Return the fields that `version_mark` is computed from."""
         return (
             *(self.seq, self.key[1], self.version_id, stamp, int(self.deleted), self.patients),
             *(self.size, self.line_hash),
@@ -57,14 +57,14 @@ class Draft(msgspec.Struct, kw_only=True):
 
 
 class Outcome(NamedTuple):
-    """What became of one change."""
+    """The outcome of one change."""
 
     decision: Decision
     current: Head | Draft | None
-    """The version that is current after it."""
+    """The version that is current after the change."""
 
     def applied(self, instant: datetime | None) -> AppliedChange:
-        """Return it with the instant of the write, which every draft has; None without drafts."""
+        """Return the outcome; `instant` is that of the write, None if it has no drafts."""
         last_updated = None
         if isinstance(self.current, Head):
             last_updated = from_stamp(self.current.since_stamp)
@@ -78,7 +78,7 @@ class Outcome(NamedTuple):
 
 
 class Drafting:
-    """Applies changes in order to heads that are locked."""
+    """Applies changes in order to locked heads, in memory."""
 
     def __init__(self, heads: Mapping[Key, Head]) -> None:
         self.stored = heads
@@ -87,10 +87,10 @@ class Drafting:
 
     def apply(self, change: Put | Delete, key: Key) -> Outcome:
         """
-        Note what a change makes.
+        Add the draft that a change results in, if any, and return its outcome.
 
         Raises:
-            VersionConflict: It named another version than the current one.
+            VersionConflict: The change's `if_match` is not the current version.
         """
         current = self.latest.get(key)
         decision = decide(change, current)
@@ -103,7 +103,7 @@ class Drafting:
 
     @property
     def newest(self) -> list[Draft]:
-        """What every changed resource ends up as, in the order in which rows are locked."""
+        """The last draft of every changed resource, in the order in which rows are locked."""
         return [
             draft for _, draft in sorted(self.latest.items(), key=_key) if isinstance(draft, Draft)
         ]
@@ -115,7 +115,7 @@ def changes_by_key(
     """
     Return each change with the key of its resource.
 
-    Collection 0 stands for a type of which nothing was ever stored.
+    Collection 0 stands for the missing collection of a type.
     """
     return [(change, (collections.get(change.resource_type, 0), change.id)) for change in changes]
 

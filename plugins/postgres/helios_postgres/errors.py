@@ -1,4 +1,4 @@
-"""PostgreSQL's errors as the errors of the contract."""
+"""Errors of PostgreSQL and its driver as errors of the contract."""
 
 from asyncio import InvalidStateError
 from collections.abc import Iterator, Mapping
@@ -20,14 +20,14 @@ DRIVER_ERRORS = (
     *(InterfaceError, InternalClientError),
     *(OSError, EOFError, RuntimeError, InvalidStateError),
 )
-"""What leaves a connection in a state that nobody knows; OSError includes timeouts."""
+"""Errors that leave a connection in an unknown state; OSError includes TimeoutError."""
 
 ABORTED = (SerializationError, DeadlockDetectedError)
-"""The whole transaction was rolled back for the sake of another one; it may be tried again."""
+"""Errors of a transaction that was rolled back in favour of another one; it may be repeated."""
 
-_PASSING = {
+_TEMPORARY = {
     "08": "the connection was lost",
-    "25006": "this server only reads; it is a replica, or about to become the primary",
+    "25006": "the server is read-only; it is a replica, or about to become the primary",
     "25P03": "a transaction was left idle for too long",
     "25P04": "a transaction took too long",
     "40": "other transactions were in the way",
@@ -37,27 +37,27 @@ _PASSING = {
     "57": "it is stopping or starting",
     "58": "its operating system reports an error",
 }
-"""What SQLSTATEs, by class or whole, say that may be otherwise at the next try."""
+"""Reasons of temporary errors, by SQLSTATE or by its first characters."""
 
-_CONTRADICTIONS = ("22", "23", "XX")
-"""What SQLSTATEs begin with that say that values are not those that were stored."""
+_DAMAGED = ("22", "23", "XX")
+"""First characters of the SQLSTATEs of damaged data."""
 
 _UNDECODABLE = (OverflowError, UnicodeDecodeError)
-"""What the driver raises about values that Python has no form for."""
+"""Errors of the driver for values that Python cannot represent."""
 
 _REFUSED = {
     "28": "the user or the password is refused; check the address and pg_hba.conf",
     "3D": "there is no such database; create it, or correct the address",
     "42501": "the role lacks a right; it has to own the schema or be granted its use",
 }
-"""What SQLSTATEs say that only the operator can change."""
+"""Reasons of errors that only the operator can resolve, by the start of their SQLSTATE."""
 
 
-def is_of_a_row(error: BaseException) -> bool:
-    """Whether an error, or its cause, says that what is stored is damaged."""
+def is_damage(error: BaseException) -> bool:
+    """Return whether an error, or its cause, is due to damaged data."""
     cause = error.__cause__ or error
     if isinstance(cause, PostgresError):
-        return str(cause.sqlstate).startswith(_CONTRADICTIONS)
+        return str(cause.sqlstate).startswith(_DAMAGED)
     return isinstance(cause, _UNDECODABLE)
 
 
@@ -66,8 +66,8 @@ def translated() -> Iterator[None]:
     """
     Turn every error of the driver into one of the contract.
 
-    What nobody expected may pass as well, such as a connection whose state is lost, so it is worth
-    another try. Texts are left out, since they may quote values; the kind of the error is there.
+    Unknown errors count as temporary. The texts of errors are left out, since they may quote
+    values; their types and SQLSTATEs are kept.
     """
     try:
         yield
@@ -75,7 +75,7 @@ def translated() -> Iterator[None]:
         raise _ours(error) from error
     except (OSError, EOFError, TargetServerAttributeNotMatched) as error:
         raise BackendUnavailable(
-            f"PostgreSQL did not answer ({type(error).__name__}): it is down, or cannot be"
+            f"PostgreSQL did not respond ({type(error).__name__}): it is down, or cannot be"
             " reached; try again later"
         ) from error
     except ClientConfigurationError:
@@ -85,10 +85,10 @@ def translated() -> Iterator[None]:
     except _UNDECODABLE as error:
         raise BackendError(
             f"PostgreSQL returned a value that cannot be read ({type(error).__name__}): its row is"
-            " damaged; restore what is lost from a backup"
+            " damaged; restore it from a backup"
         ) from error
     except (RuntimeError, InvalidStateError) as error:
-        # The event loop and the driver's futures, when a connection ends under a statement.
+        # Raised by the event loop and the driver if a connection ends during a statement.
         if isinstance(error, RuntimeError) and "closed" not in str(error):
             raise
         raise _lost(error) from error
@@ -97,11 +97,11 @@ def translated() -> Iterator[None]:
 @contextmanager
 def opening(setting: str) -> Iterator[None]:
     """
-    Turn what an address that cannot be used leads to into a refusal to start.
+    Turn errors that are due to the configured address into ConfigurationError.
 
     Raises:
-        ConfigurationError: The address of the setting cannot be read, or the server refuses the
-            user, the password or the database.
+        ConfigurationError: The address is malformed, or the server refuses the user, the
+            password or the database.
         BackendUnavailable: The server cannot be reached.
     """
     try:
@@ -110,33 +110,32 @@ def opening(setting: str) -> Iterator[None]:
     except BackendError as error:
         if reason := _listed(_REFUSED, error.__cause__):
             raise ConfigurationError(
-                f"PostgreSQL refuses what {setting} says: {reason}"
+                f"PostgreSQL refuses the connection of {setting}: {reason}"
             ) from error
         raise
     except ValueError as error:
         raise ConfigurationError(
-            f"{setting} cannot be read as an address of PostgreSQL ({type(error).__name__}); give"
+            f"{setting} is not a valid address of PostgreSQL ({type(error).__name__}); set it to"
             " one like postgresql://user:password@host:5432/database"
         ) from error
 
 
 def _lost(error: Exception) -> BackendUnavailable:
     return BackendUnavailable(
-        f"the connection to PostgreSQL was lost in the middle ({type(error).__name__}); try again"
-        " later"
+        f"the connection to PostgreSQL was lost ({type(error).__name__}); try again later"
     )
 
 
 def _ours(error: PostgresError) -> Exception:
     state = error.sqlstate
-    if reason := _listed(_PASSING, error) or _listed(_REFUSED, error):
+    if reason := _listed(_TEMPORARY, error) or _listed(_REFUSED, error):
         return BackendUnavailable(
-            f"PostgreSQL did not do it (SQLSTATE {state}): {reason}; try again later"
+            f"PostgreSQL refused a statement (SQLSTATE {state}): {reason}; try again later"
         )
     if str(state).startswith("XX"):
         return BackendError(
-            f"PostgreSQL reports damaged data or an internal error (SQLSTATE {state}); look into"
-            " its log, and restore what is lost from a backup"
+            f"PostgreSQL reports damaged data or an internal error (SQLSTATE {state}); see its"
+            " log, and restore damaged data from a backup"
         )
     return BackendUnavailable(
         f"PostgreSQL failed unexpectedly ({type(error).__name__}, SQLSTATE {state}); try again"

@@ -1,4 +1,4 @@
-"""Extents: runs of a collection, filled by one writer at a time, and how much there is in each."""
+"""Extents: numbered runs of a collection's versions, filled by one writer at a time."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,37 +27,37 @@ _NUMBER_BITS = COLLECTION_BITS - EXTENT_BITS
 
 
 class Extent(msgspec.Struct, kw_only=True):
-    """What this transaction adds to an extent that it alone is filling."""
+    """An extent that this transaction has locked, and what it adds to it."""
 
     collection: int
     extent: int | None = None
-    """None is a new one that has no number yet."""
+    """Its number; None for a new extent that has none yet."""
     rows: int = 0
     bytes: int = 0
-    """How much is in it, with what is added."""
+    """`rows` and `bytes` are what it contains, including what is added."""
     open: bool = True
     drafts: list[Draft] = msgspec.field(default_factory=list)
 
     def takes(self, size: int) -> bool:
-        """Whether there is room for one more; the first one always has."""
+        """Return whether a version of `size` bytes fits; the first one always does."""
         return self.rows == 0 or (self.rows < EXTENT_ROWS and self.bytes + size <= EXTENT_BYTES)
 
     def add(self, draft: Draft) -> None:
-        """Make room for a version."""
+        """Append a version."""
         self.drafts.append(draft)
         self.rows += 1
         self.bytes += draft.size
         self.open = self.rows < EXTENT_ROWS and self.bytes < EXTENT_BYTES
 
     def number(self) -> None:
-        """Set the seqs of the versions."""
+        """Set the seqs of the versions that were appended."""
         base = ((self.extent or 0) << EXTENT_BITS) + self.rows - len(self.drafts)
-        for place, draft in enumerate(self.drafts, base):
-            draft.seq = place
+        for seq, draft in enumerate(self.drafts, base):
+            draft.seq = seq
 
 
 class Counts(msgspec.Struct):
-    """How many versions, of what size, and of those in any compartment."""
+    """Counts and sums of versions, and of those that are in a compartment."""
 
     rows: int = 0
     bytes: int = 0
@@ -68,7 +68,7 @@ class Counts(msgspec.Struct):
     row_sum: int = 0
 
     def add(self, version: Draft | Head, stored_hash: int) -> None:
-        """Count a version that is no deletion."""
+        """Count a version that is not a deletion."""
         self.rows += 1
         self.bytes += version.size
         self.hash_sum = (self.hash_sum + stored_hash) & SUM_MASK
@@ -78,24 +78,24 @@ class Counts(msgspec.Struct):
             self.compartment_hash = (self.compartment_hash + stored_hash) & SUM_MASK
 
     def mark(self, mark: int) -> None:
-        """Add the mark of a version, or of an ending."""
+        """Add the mark of a version or of an ending."""
         self.row_sum = (self.row_sum + mark) & SUM_MASK
 
 
 async def hold(connection: Connection, collections: Collection[int]) -> dict[int, Extent]:
-    """Lock an extent with room per collection, if there is one that nobody else is filling."""
+    """Lock one open extent per collection, if there is one that no other writer has locked."""
     rows = await connection.fetch(_SQL["hold"], list(collections))
     held = (
         Extent(collection=extent >> _NUMBER_BITS, extent=extent, rows=appended, bytes=size)
         for extent, appended, size in rows
     )
-    return {each.collection: each for each in held}
+    return {extent.collection: extent for extent in held}
 
 
-async def place(
+async def assign_seqs(
     connection: Connection, drafts: Iterable[Draft], held: dict[int, Extent]
 ) -> list[Extent]:
-    """Number all drafts, ascending within a collection, in the extents held and in new ones."""
+    """Set the seqs of all drafts, ascending within a collection; return the extents they fill."""
     extents = list(held.values())
     for draft in drafts:
         collection = draft.key[0]
@@ -106,17 +106,17 @@ async def place(
             extent = held[collection] = Extent(collection=collection)
             extents.append(extent)
         extent.add(draft)
-    await _name(connection, [each for each in extents if each.extent is None])
-    for each in extents:
-        each.number()
+    await _add_numbers(connection, [new for new in extents if new.extent is None])
+    for extent in extents:
+        extent.number()
     return extents
 
 
-async def _name(connection: Connection, extents: Sequence[Extent]) -> None:
+async def _add_numbers(connection: Connection, extents: Sequence[Extent]) -> None:
     if extents:
         numbers = await connection.fetch(_SQL["numbers"], len(extents))
-        for each, (number,) in zip(extents, numbers, strict=True):
-            each.extent = (each.collection << _NUMBER_BITS) + number
+        for new, (number,) in zip(extents, numbers, strict=True):
+            new.extent = (new.collection << _NUMBER_BITS) + number
 
 
 async def count_begun(
@@ -126,20 +126,20 @@ async def count_begun(
     index: Mapping[int, IndexSums],
     sums: CompartmentSums,
 ) -> None:
-    """Write down what was added to extents and their search index, and add it to `sums`."""
+    """Store the counts and sums of added versions, and add them to the compartment `sums`."""
     rows = []
-    for each in extents:
+    for filled in extents:
         counts = Counts()
-        for draft in each.drafts:
+        for draft in filled.drafts:
             mark = version_mark(draft.row(stamp))
             counts.mark(mark)
             sums.add(draft.patients or "", draft.seq, mark)
             if not draft.deleted:
                 counts.add(draft, draft.line_hash)
-        indexed = index.get(each.extent or 0, IndexSums())
+        indexed = index.get(filled.extent or 0, IndexSums())
         marks = (indexed.packed & SUM_MASK, indexed.recent & SUM_MASK)
         columns = (*msgspec.structs.astuple(counts), *marks)
-        rows.append((each.extent, len(each.drafts), each.open, *columns))
+        rows.append((filled.extent, len(filled.drafts), filled.open, *columns))
     extent, appended, is_open, begun, size, compartment, compartment_size, *others = zip(
         *rows, strict=True
     )
@@ -150,7 +150,7 @@ async def count_begun(
 async def count_ended(
     connection: Connection, drafts: Collection[Draft], stamp: int, sums: CompartmentSums
 ) -> None:
-    """Write down what versions ended, beside others who do so now, and add it to `sums`."""
+    """Store the counts and sums of ended versions, and add them to the compartment `sums`."""
     ended: defaultdict[int, Counts] = defaultdict(Counts)
     stored = await _stored_before(connection, drafts)
     for draft in drafts:
@@ -158,21 +158,21 @@ async def count_ended(
             continue
         counts = ended[extent_of(before.seq)]
         if isinstance(before, Draft):
-            own, patients = before.line_hash, before.patients
+            hash_before, patients = before.line_hash, before.patients
         else:
-            own, patients = stored.get(before.seq, (0, ""))
+            hash_before, patients = stored.get(before.seq, (0, ""))
         mark = ending_mark(before.seq, stamp)
         counts.mark(mark)
         sums.add(patients or "", before.seq, mark)
         if not before.deleted:
-            counts.add(before, own)
+            counts.add(before, hash_before)
     if not ended:
         return
     rows = await connection.fetch(_SQL["hold_tallies"], sorted(ended))
-    tallies: dict[int, int] = {extent: tally for extent, tally in rows}  # noqa: C416 - records are no tuples
-    found = [(tallies[extent], counts) for extent, counts in ended.items() if extent in tallies]
+    tallies: dict[int, int] = {extent: tally for extent, tally in rows}  # noqa: C416 - records are not tuples
+    held = [(tallies[extent], counts) for extent, counts in ended.items() if extent in tallies]
     others = [(extent, counts) for extent, counts in ended.items() if extent not in tallies]
-    for query, counted in ((_SQL["count"], found), (_SQL["count_anew"], others)):
+    for query, counted in ((_SQL["count"], held), (_SQL["count_anew"], others)):
         if counted:
             await connection.execute(query, *_columns(counted))
 
@@ -180,12 +180,12 @@ async def count_ended(
 async def _stored_before(
     connection: Connection, drafts: Iterable[Draft]
 ) -> Mapping[int, tuple[int, str]]:
-    """Return line_hash and patients of each stored version that is ended."""
+    """Return the hash of the line and the patients of each stored version that ends."""
     heads = [draft.before.seq for draft in drafts if isinstance(draft.before, Head)]
     if not heads:
         return {}
     rows = await connection.fetch(_SQL["ended"], heads)
-    return {seq: (own, patients) for seq, own, patients in rows}
+    return {seq: (stored_hash, patients) for seq, stored_hash, patients in rows}
 
 
 def _columns(rows: Iterable[tuple[int, Counts]]) -> Iterable[Sequence[int]]:

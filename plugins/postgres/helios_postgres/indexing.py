@@ -1,4 +1,4 @@
-"""The search index: what is kept of each version, and how the index of a store is made anew."""
+"""The search index: storing the terms of versions, and rebuilding the index."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,8 +33,8 @@ _SQL = read_statements("helios_postgres", "indexing")
 
 _VERSIONS = frozenset(FHIRVersion)
 
-ENOUGH = 256
-"""At every how many places of an extent what is recent in it is divided into buckets."""
+PACKED_EVERY = 256
+"""The number of positions after which the recent entries of an extent are packed into buckets."""
 
 _POSTING_COLUMNS = ("extent", "bucket", "content")
 _SPAN_COLUMNS = ("extent", "kind", *SpanRow._fields)
@@ -45,64 +45,66 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class IndexSums(msgspec.Struct):
-    """What a transaction adds to the sums of an extent's index."""
+    """The sums that a transaction adds to the index of an extent."""
 
     packed: int = 0
     recent: int = 0
 
 
 class Postings:
-    """What one transaction adds to the index."""
+    """The entries that one transaction adds to the index."""
 
     def __init__(self) -> None:
         self._entries = defaultdict[int, list[Entry]](list)
 
     def add(self, seq: int, terms: IndexTerms | None) -> None:
         """
-        Note what is in a version, None where it is a deletion.
+        Add the terms of a version, None for a deletion.
 
-        The seqs of an extent come in ascending order.
+        Within an extent, seqs must ascend.
         """
         extent, place = divmod(seq, EXTENT_ROWS)
         self._entries[extent].append(_entry(place, terms or IndexTerms()))
 
     async def store(self, connection: Connection) -> Mapping[int, IndexSums]:
         """
-        Write everything down, and return what that adds to the sums of each extent.
+        Store all entries, and return what they add to the sums of each extent.
 
-        The transaction is the only one that fills these extents, so nobody waits for it here.
+        The transaction has locked these extents, so no other writer waits here.
         """
         sums = defaultdict[int, IndexSums](IndexSums)
-        few = {extent: each for extent, each in self._entries.items() if not _is_enough(each)}
-        if few:
-            contents = [_ENCODER.encode(each) for each in few.values()]
-            await connection.execute(_SQL["add_recent"], list(few), contents)
-            for extent, content in zip(few, contents, strict=True):
+        recent, packed = dict[int, list[Entry]](), dict[int, list[Entry]]()
+        for extent, entries in self._entries.items():
+            (packed if _is_enough(entries) else recent)[extent] = entries
+        if recent:
+            contents = [_ENCODER.encode(entries) for entries in recent.values()]
+            await connection.execute(_SQL["add_recent"], list(recent), contents)
+            for extent, content in zip(recent, contents, strict=True):
                 sums[extent].recent += recent_mark(extent, content)
-        if many := {extent: each for extent, each in self._entries.items() if extent not in few}:
-            for extent, content in await connection.fetch(_SQL["take_recent"], list(many)):
-                many[extent] = [*_ENTRIES.decode(content), *many[extent]]
+        if packed:
+            for extent, content in await connection.fetch(_SQL["take_recent"], list(packed)):
+                packed[extent] = [*_ENTRIES.decode(content), *packed[extent]]
                 sums[extent].recent -= recent_mark(extent, content)
-            for extent, total in (await _store(connection, many.items())).items():
+            for extent, total in (await _store(connection, packed.items())).items():
                 sums[extent].packed += total
         return sums
 
 
 def recent_entries(content: bytes) -> list[Entry]:
-    """Return what one small transaction noted."""
+    """Return the entries in a row of recent terms."""
     return _ENTRIES.decode(content)
 
 
 async def is_indexed(connection: Connection) -> bool:
-    """Whether the index was made by the rules that searches go by."""
+    """Return whether the index was built with the current `TERMS_VERSION`."""
     return bool(await connection.fetchval(_SQL["made_by"]) == TERMS_VERSION)
 
 
-async def index_anew(connection: Connection) -> None:
-    """Make the index of all versions; the caller's transaction makes it all or nothing."""
+async def rebuild_index(connection: Connection) -> None:
+    """Rebuild the index of all versions, in the caller's transaction."""
     await connection.execute(_SQL["clear"])
     for collection, fhir_version, resource_type in await connection.fetch(_SQL["collections"]):
-        if fhir_version not in _VERSIONS:  # a damaged row: no search is about it
+        if fhir_version not in _VERSIONS:  # a damaged row, which no search reaches
             continue
         for (extent,) in await connection.fetch(
             _SQL["extents"], *collection_range(collection).extents
@@ -136,17 +138,17 @@ def _entry(place: int, terms: IndexTerms) -> Entry:
 
 
 def _is_enough(entries: Sequence[Entry]) -> bool:
-    """Whether a transaction comes past one of the places at which recent terms are divided."""
-    return entries[0].place // ENOUGH != (entries[-1].place + 1) // ENOUGH
+    """Return whether entries reach a multiple of `PACKED_EVERY`, where recent ones are packed."""
+    return entries[0].place // PACKED_EVERY != (entries[-1].place + 1) // PACKED_EVERY
 
 
 async def _store(
     connection: Connection, entries: Iterable[tuple[int, Sequence[Entry]]]
 ) -> Mapping[int, int]:
-    """Pack entries into rows, and return what they add to the sum of sums of each extent."""
+    """Store entries in packed rows, and return what they add to the total sum of each extent."""
     by_extent = sorted(entries)
-    postings = [row for extent, each in by_extent for row in _posting_rows(extent, each)]
-    spans_of = [row for extent, each in by_extent for row in _span_rows(extent, each)]
+    postings = [row for extent, added in by_extent for row in _posting_rows(extent, added)]
+    spans_of = [row for extent, added in by_extent for row in _span_rows(extent, added)]
     spans = [(extent, kind, *row) for extent, kind, row in spans_of]
     if postings:
         await connection.copy_records_to_table(
@@ -176,9 +178,9 @@ def _posting_rows(extent: int, entries: Sequence[Entry]) -> Iterator[tuple[int, 
     for entry in entries:
         for term in entry.terms:
             places[term].append(entry.place)
-    for term, each in places.items():
+    for term, of_term in places.items():
         # Two terms may share a fingerprint.
-        buckets[bucket_of(term)][fingerprint_of(term)] += each
+        buckets[bucket_of(term)][fingerprint_of(term)] += of_term
     for bucket in sorted(buckets):
         for content in packed_postings(buckets[bucket]):
             yield extent, bucket, content

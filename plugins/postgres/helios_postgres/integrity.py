@@ -1,4 +1,4 @@
-"""Compare what is in the tables with what they say there must be, extent by extent."""
+"""Integrity: comparing the stored versions with the counts and sums of extents (P9)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,24 +25,26 @@ _SQL = read_statements("helios_postgres", "integrity")
 
 
 def damaged(what: str) -> BackendError:
-    """Return the error about tables that contradict each other."""
+    """Return the error for tables that contradict each other."""
     return BackendError(
         f"the data in PostgreSQL is damaged: {what}; rebuild its indexes with REINDEX, and restore"
-        " what is lost from a backup"
+        " missing data from a backup"
     )
 
 
-async def current_in(connection: Connection, seqs: SeqRange, *, everybody: bool) -> ResourceSums:
-    """Return what is current in the extents of a range, of everybody or only in compartments."""
+async def current_in(
+    connection: Connection, seqs: SeqRange, *, all_resources: bool
+) -> ResourceSums:
+    """Return the sums of live resources in a range of extents, of all or only in compartments."""
     rows = await connection.fetch(_SQL["stored"], *seqs.extents)
-    columns = (2, 3, 4) if everybody else (5, 6, 7)
+    columns = (2, 3, 4) if all_resources else (5, 6, 7)
     count, size, hashes = ([row[column] for row in rows] for column in columns)
     known = None not in hashes
     return ResourceSums(int(sum(count)), int(sum(size)), int(sum(hashes)) if known else None)
 
 
 async def damage_in(connection: Connection, resource_type: str, seqs: SeqRange) -> list[Damaged]:
-    """Return a report for each extent of a range that is not as it was written."""
+    """Return a report for each extent of a range whose versions are damaged or missing."""
     reports = list[Damaged]()
     for stored in await connection.fetch(_SQL["stored"], *seqs.extents):
         found = await _count_of_damaged(connection, stored)
@@ -52,7 +54,7 @@ async def damage_in(connection: Connection, resource_type: str, seqs: SeqRange) 
 
 
 async def is_sound(connection: Connection, extent: int) -> bool:
-    """Return whether all versions of an extent are as they were written."""
+    """Return whether no version of an extent is damaged or missing."""
     [stored] = await connection.fetch(_SQL["stored"], extent, extent)
     return await _count_of_damaged(connection, stored) is None
 
@@ -61,32 +63,32 @@ async def rows_of_sound_extents(
     connection: Connection, extents: Sequence[int]
 ) -> list[tuple[int, int, str]]:
     """
-    Return extent, position and id of all versions of some extents, as they were written.
+    Return extent, position and id of all versions of some extents.
 
     Raises:
-        BackendError: They are not.
+        BackendError: A version is damaged or missing.
     """
     found = list[tuple[int, int, str]]()
     for extent in extents:
         first = extent << EXTENT_BITS
         stored = await connection.fetch(_SQL["stored"], extent, extent)
         rows = await _rows_of(connection, extent)
-        if not stored or rows is None or not _holds(stored[0], rows):
+        if not stored or rows is None or not _agree(stored[0], rows):
             raise damaged("versions of an extent are missing or altered")
         found += [(extent, row[0] - first, row[1]) for row in rows]
     return found
 
 
 async def _count_of_damaged(connection: Connection, stored: Record) -> int | None:
-    """Return None if all versions are as they were written, else how many can be read."""
+    """Return how many versions of a damaged extent can be read; None if it is not damaged."""
     rows = await _rows_of(connection, stored[0])
     if rows is None:
         return 0
-    return None if _holds(stored, rows) else len(rows)
+    return None if _agree(stored, rows) else len(rows)
 
 
 async def _rows_of(connection: Connection, extent: int) -> list[Record] | None:
-    """Return all versions of an extent; None if they cannot be read."""
+    """Return all versions of an extent, or None if PostgreSQL cannot read them."""
     try:
         with translated():
             async with connection.transaction():
@@ -99,8 +101,8 @@ async def _rows_of(connection: Connection, extent: int) -> list[Record] | None:
         return None
 
 
-def _holds(stored: Record, rows: Sequence[Record]) -> bool:
-    """Return whether versions are all those of an extent, as they were written."""
+def _agree(stored: Record, rows: Sequence[Record]) -> bool:
+    """Return whether rows agree with the stored counts and sums of their extent."""
     _, appended, live, size, _, inside, inside_size, _, row_sum = stored
     if len(rows) != appended:
         return False
@@ -120,10 +122,10 @@ def _row_sum(rows: Sequence[Record]) -> int:
 
 async def sum_extents(connection: Connection) -> None:
     """
-    Add the sums of extents from before there were any, one extent in memory at a time.
+    Compute the sums of extents whose schema had none, with one extent in memory at a time.
 
-    Extents whose counts do not agree with what is in them are left as they are: what reading says
-    of them stays true.
+    Extents whose counts do not agree with their versions remain without sums, so that reading them
+    still reports the damage.
     """
     extent = -1
     while (found := await connection.fetchval(_SQL["unsummed"], extent)) is not None:
@@ -142,8 +144,8 @@ async def sum_extents(connection: Connection) -> None:
         )
         [tallied] = await connection.fetch(_SQL["tallied"], extent)
         begun = [
-            (each + int(ended)) & SUM_MASK
-            for each, ended in zip(sums[:2], tallied[:2], strict=True)
+            (total + int(ended)) & SUM_MASK
+            for total, ended in zip(sums[:2], tallied[:2], strict=True)
         ]
         row_sum = (sums[2] - int(tallied[2])) & SUM_MASK
         await connection.execute(_SQL["set_sums"], extent, *begun, row_sum)
@@ -155,10 +157,10 @@ def _size(rows: Sequence[Record]) -> int:
 
 async def check_extents(connection: Connection, collections: Sequence[int]) -> None:
     """
-    Check that all extents of collections are there, and that their counts add up.
+    Check that no extent of collections is missing, and that their counts add up.
 
     Raises:
-        BackendError: They are not.
+        BackendError: An extent is missing or damaged.
     """
     if await connection.fetchval(_SQL["implausible"], list(collections)):
         raise damaged("the counts of extents do not add up")
@@ -166,16 +168,16 @@ async def check_extents(connection: Connection, collections: Sequence[int]) -> N
         raise damaged("extents are missing")
 
 
-async def listed(
+async def collections_of(
     connection: Connection, tenant: str, fhir_version: FHIRVersion
 ) -> Mapping[str, int]:
     """
-    Return the collections of a tenant and FHIR version, whatever the indexes say.
+    Return the collections of a tenant and FHIR version, without relying on indexes.
 
     Raises:
-        BackendError: There are versions of a collection that is not listed.
+        BackendError: There are versions of a collection that is missing.
     """
     if await connection.fetchval(_SQL["unlisted"]):
         raise damaged("a collection is missing")
     rows = await connection.fetch(_SQL["listed"], tenant, fhir_version)
-    return {resource_type: collection for resource_type, collection in rows}  # noqa: C416 - records are no tuples
+    return {resource_type: collection for resource_type, collection in rows}  # noqa: C416 - records are not tuples

@@ -1,4 +1,4 @@
-"""Job state in PostgreSQL."""
+"""The job store in PostgreSQL."""
 
 import asyncio
 import time
@@ -40,30 +40,30 @@ from helios_core import (
 from helios_postgres import leasing
 from helios_postgres.connections import Connection
 from helios_postgres.databases import Database
-from helios_postgres.errors import is_of_a_row
+from helios_postgres.errors import is_damage
 from helios_postgres.records import PostgresRecords
 
 _SQL = read_statements("helios_postgres", "jobs")
 
 T = TypeVar("T")
 
-ASKED_AGAIN_AFTER = timedelta(milliseconds=100)
-"""The pause after a change whose answer was lost, before it is asked for again."""
+RETRY_PAUSE = timedelta(milliseconds=100)
+"""The pause before a change whose response was lost is sent again."""
 
 
 _Claimed: TypeAlias = Lease | leasing.Exhausted | None
 
 
 class _Undone(Exception):
-    """What was done in a transaction is not to stay."""
+    """Rolls a transaction back."""
 
 
 class PostgresJobStore(PostgresRecords, JobStore):
     """
-    Keeps jobs in PostgreSQL, where any number of processes on any machines share them.
+    Keeps jobs in PostgreSQL, shared by any number of processes on any machines.
 
-    What is no more than one statement is sent as one, in one round trip. `add` and `complete` are
-    asked for again when their answer is lost, and tell the truth about what the first try did.
+    Most methods are one statement in one round trip. `add` and `complete` are sent again if their
+    response is lost, and find out whether the first attempt was committed.
     """
 
     def __init__(self, database: Database, identity: str) -> None:
@@ -74,34 +74,34 @@ class PostgresJobStore(PostgresRecords, JobStore):
 
     @classmethod
     async def of(cls, database: Database) -> "PostgresJobStore":
-        """Return the store in an opened database."""
+        """Return the store of an opened database."""
         async with database.connection() as connection:
             return cls(database, await connection.fetchval(_SQL["identity"]))
 
     @property
     def unreadable(self) -> Sequence[JobKey]:
-        """The jobs that this process has met and cannot read (J15)."""
+        """The jobs that this process tried to read and could not (J15)."""
         return self._set_aside.keys
 
     @property
     def identity(self) -> str:
-        """A UUID made with the schema; a copy of the database has it too."""
+        """A UUID created with the schema; a copy of the database has the same one."""
         return self._identity
 
     @property
     def channel(self) -> str:
-        """The channel on which idle workers of every process are told of work."""
+        """The NOTIFY channel on which idle workers of all processes wait for work."""
         return f"{self._database.settings.schema}_work"
 
     def wake(self) -> None:
-        """Let whoever waits for work in this process look for it."""
+        """Wake the tasks of this process that wait for work."""
         self._news.set()
 
     async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
-        """Store a job with its shards, unless the tenant is at its cap (J1)."""
+        """Store a job with its shards, unless the tenant has `max_active` active jobs (J1)."""
 
         async def work(connection: Connection, *, again: bool) -> Job:
-            # What the rest sees must include what another addition is about to commit.
+            # The count of active jobs must include those that another addition is about to commit.
             key = self._database.lock_key(f"additions of {job.tenant}")
             await connection.execute(_SQL["lock_additions"], key)
             if again and (row := await connection.fetchrow(_SQL["added"], job.tenant, job.id)):
@@ -111,18 +111,18 @@ class PostgresJobStore(PostgresRecords, JobStore):
         return await self._retry_lost_response(work)
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """Return a job that was not cancelled."""
-        [row] = await self._found(_SQL["get"], tenant, job_id)
+        """Return a job, unless it was cancelled."""
+        [row] = await self._fetch_of_job(_SQL["get"], tenant, job_id)
         return leasing.to_job(row)
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
-        """Count published resources and those that holders reported."""
-        [row] = await self._found(_SQL["progress"], tenant, job_id)
+        """Count resources that are published or were reported by the workers on them."""
+        [row] = await self._fetch_of_job(_SQL["progress"], tenant, job_id)
         return JobProgress(**row)
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
-        """Return the published parts in order."""
-        rows = await self._found(_SQL["parts"], tenant, job_id)
+        """Return the published parts by kind, shard and number."""
+        rows = await self._fetch_of_job(_SQL["parts"], tenant, job_id)
         parts = [_to_part(row) for row in rows if row["part"] is not None]
         published, exported, lost = (rows[0][name] for name in ("published", "exported", "lost"))
         return checked_parts(
@@ -130,27 +130,27 @@ class PostgresJobStore(PostgresRecords, JobStore):
         )
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
-        """Return the published part of a file name."""
-        [row] = await self._found(_SQL["part"], tenant, job_id, name)
+        """Return the published part with a file name."""
+        [row] = await self._fetch_of_job(_SQL["part"], tenant, job_id, name)
         if row["part"] is None:
             raise part_not_found()
         return _to_part(row)
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Yield what completed shards noted, each by a statement of its own (J13)."""
-        for job, shard, size, lost in await self._found(_SQL["noted"], tenant, job_id):
+        """Yield the notes of completed shards, with one statement per shard (J13)."""
+        for job, shard, size, lost in await self._fetch_of_job(_SQL["noted"], tenant, job_id):
             if lost:
                 raise notes_lost(job_id)
             if shard is None:
                 return
-            # An index may lead to a row that was written to where a lost one was.
-            [row] = await self._found(_SQL["notes"], tenant, job_id, shard)
+            # A damaged index may lead to another row, stored where the lost one was.
+            [row] = await self._fetch_of_job(_SQL["notes"], tenant, job_id, shard)
             if row[:2] != (job, shard) or len(row[2]) != size:
                 raise notes_lost(job_id)
             yield row["notes"]
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
-        """Claim the shard whose turn it is (J2, J3, J8, J9, J11)."""
+        """Claim the next shard in turn (J2, J3, J8, J9, J11)."""
         self._news.clear()
         claim = partial(
             leasing.claim,
@@ -162,13 +162,13 @@ class PostgresJobStore(PostgresRecords, JobStore):
         try:
             claimed = await self._claim(claim, max_attempts)
         except Exception as error:
-            if not is_of_a_row(error):
+            if not is_damage(error):
                 raise
             await self._require_turns()
             await self._set_damaged_aside(claim)
             claimed = await self._claim(claim, max_attempts)
         if claimed is not None:
-            self.wake()  # where one shard waits there may be another
+            self.wake()  # there may be more shards to claim
         return claimed
 
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
@@ -179,14 +179,14 @@ class PostgresJobStore(PostgresRecords, JobStore):
             )
 
     async def is_held(self, lease: Lease) -> bool:
-        """Whether the lease is still the newest one (J14)."""
+        """Return whether the lease is still the newest one (J14)."""
         async with self._database.connection() as connection:
             return await leasing.is_held(connection, lease)
 
     async def complete(
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
     ) -> JobStatus:
-        """Publish a shard's parts and notes and close it (J4, J5, J12, J13)."""
+        """Publish a shard's parts and notes, and close the shard (J4, J5, J12, J13)."""
 
         async def work(connection: Connection, *, again: bool) -> JobStatus:
             return await leasing.complete(
@@ -198,7 +198,7 @@ class PostgresJobStore(PostgresRecords, JobStore):
     async def fail(
         self, lease: Lease, reason: str, *, max_attempts: int, retry_after: timedelta
     ) -> JobStatus:
-        """Record a failed attempt (J4, J9); a slow poll finds the shard after its pause."""
+        """Record a failed attempt (J4, J9); workers find the shard by polling after its pause."""
         return await self._database.write(
             leasing.fail,
             lease,
@@ -211,23 +211,23 @@ class PostgresJobStore(PostgresRecords, JobStore):
     async def postpone(
         self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
     ) -> bool:
-        """Free the shard for later and forget the attempt, unless it waited too long (J19)."""
+        """Free the shard for later without counting the attempt, within `patience` (J19)."""
         async with self._database.connection() as connection:
             return await leasing.postpone(
                 connection, lease, reason, retry_after=retry_after, patience=patience
             )
 
     async def release(self, lease: Lease) -> None:
-        """Hand a shard back (J4)."""
+        """Free a shard at once, without counting the attempt (J4)."""
         async with self._database.connection() as connection:
             await leasing.release(connection, lease, channel=self.channel)
 
     async def cancel(self, tenant: str, job_id: str) -> None:
-        """End a job for good (J6)."""
+        """Cancel a job (J6)."""
         await self._database.write(_cancel, tenant, job_id)
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
-        """Return cancelled jobs and those finished long enough ago (J7, J15)."""
+        """Return cancelled jobs and those that ended `completed_before` ago (J7, J15)."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["removable"], completed_before, limit)
         return [JobKey(**row) for row in rows]
@@ -250,7 +250,7 @@ class PostgresJobStore(PostgresRecords, JobStore):
         try:
             rows = await self._fetch(_SQL["list"], *restrictions, limit, None)
         except BackendError as error:
-            if not is_of_a_row(error):
+            if not is_damage(error):
                 raise
             rows = await self._list_singly(restrictions, limit)
         return [await self._summary(row) for row in rows]
@@ -258,11 +258,11 @@ class PostgresJobStore(PostgresRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that are untouched for some time or lack shards (J18, J20)."""
+        """End active jobs that were untouched for this long, or lack shards (J18, J20)."""
         return await self._database.write(_end_useless, untouched_for, reason=reason, limit=limit)
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
-        """Keep a worker alive for some time, and forget those that went silent (J17)."""
+        """Record that a worker is alive for `lasts`, and forget silent workers (J17)."""
         async with self._database.connection() as connection:
             await connection.execute(_SQL["bury"])
             await connection.execute(_SQL["beat"], worker, lasts)
@@ -273,16 +273,16 @@ class PostgresJobStore(PostgresRecords, JobStore):
             await connection.execute(_SQL["retire"], worker)
 
     async def workforce(self) -> Workforce:
-        """Count the workers that are alive, and the jobs that wait for one (J17)."""
+        """Count the workers that are alive, and the jobs that wait for a worker (J17)."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_SQL["workforce"])
             stalled = await connection.fetchrow(_SQL["stalled"])
-        assert row is not None  # noqa: S101 - it counts
-        assert stalled is not None  # noqa: S101 - it counts
+        assert row is not None  # noqa: S101 - an aggregate has a row
+        assert stalled is not None  # noqa: S101 - as above
         return Workforce(**row, **stalled)
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
-        """Return the tenant's complete jobs, the latest first."""
+        """Return at most `limit` complete jobs of the tenant, latest first."""
         while True:
             async with self._database.connection() as connection:
                 rows = await connection.fetch(
@@ -294,21 +294,21 @@ class PostgresJobStore(PostgresRecords, JobStore):
                     jobs.append(leasing.to_job(row))
                 except UnreadableJob as error:
                     self._set_aside.add(row["job"], JobKey(tenant=tenant, id=row["id"]), error)
-            if len(jobs) == len(rows):  # otherwise look for as many others (J15)
+            if len(jobs) == len(rows):  # otherwise replace the unreadable ones (J15)
                 return jobs
 
     async def delete(self, tenant: str, job_id: str) -> None:
-        """Forget a job with everything of it (J6)."""
+        """Delete a job with its shards, parts and notes (J6)."""
         async with self._database.connection() as connection:
             await connection.execute(_SQL["delete"], tenant, job_id)
 
     async def exists(self, tenant: str, job_id: str) -> bool:
-        """Whether the job is remembered, cancelled or not."""
+        """Return whether the job is stored, cancelled or not."""
         async with self._database.connection() as connection:
             return bool(await connection.fetchval(_SQL["exists"], tenant, job_id))
 
     async def wait_for_work(self, at_most: timedelta) -> None:
-        """Return as soon as any process adds a shard or hands one back, or after `at_most`."""
+        """Return when any process has added or freed a shard, or after `at_most`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most.total_seconds()):
                 await self._news.wait()
@@ -325,25 +325,25 @@ class PostgresJobStore(PostgresRecords, JobStore):
 
     async def _require_turns(self) -> None:
         """
-        Raise an error if the table of turns cannot be read: no job is to blame.
+        Check that the table of turns can be read: damage there is not the fault of a job.
 
         Raises:
-            BackendError: It says how the table is repaired.
+            BackendError: The table is damaged; the message says how to repair it.
         """
         try:
             async with self._database.transaction() as connection:
                 await connection.execute(_SQL["by_index"])
                 await connection.fetch(_SQL["turns"])
         except BackendError as error:
-            if not is_of_a_row(error):
+            if not is_damage(error):
                 raise
             raise BackendError(
-                "the table turns, which only orders the exports, is damaged; empty it with"
-                " TRUNCATE turns"
+                "the table turns, which only holds the order of the tenants, is damaged; empty it"
+                " with TRUNCATE turns"
             ) from error
 
     async def _set_damaged_aside(self, claim: Callable[..., Awaitable[_Claimed]]) -> None:
-        """Set aside the jobs with which a claim meets damage: try it with each, and undo it."""
+        """Set aside the jobs that make a claim fail, by claiming from each and rolling back."""
         for row in await self._fetch(_SQL["claimable"], self._set_aside.numbers):
             try:
                 await self._try(claim, row["job"])
@@ -351,14 +351,14 @@ class PostgresJobStore(PostgresRecords, JobStore):
                 self._add_damaged(row, error)
 
     async def _try(self, claim: Callable[..., Awaitable[_Claimed]], job: int) -> None:
-        """Claim a shard of a job and undo it."""
+        """Claim a shard of one job, and roll back."""
         with suppress(_Undone):
             async with self._database.transaction() as connection:
                 await claim(connection, only=job)
                 raise _Undone
 
     async def _list_singly(self, restrictions: Sequence[object], limit: int) -> list[Record]:
-        """Return a page of the list of jobs, of which damaged ones are read in part."""
+        """Return a page of the list of jobs, with reduced rows for damaged ones."""
         rows = list[Record]()
         for job in await self._fetch(_SQL["keys"]):
             try:
@@ -384,12 +384,12 @@ class PostgresJobStore(PostgresRecords, JobStore):
 
     def _add_damaged(self, row: Record, error: BackendError) -> None:
         """
-        Set a job aside that cannot be worked with.
+        Set a damaged job aside.
 
         Raises:
-            BackendError: The error says nothing about what is stored.
+            BackendError: The given error is not due to damaged data.
         """
-        if not is_of_a_row(error):
+        if not is_damage(error):
             raise error
         self._set_aside.add(row["job"], JobKey(tenant=row["tenant"], id=row["id"]), error)
 
@@ -412,15 +412,15 @@ class PostgresJobStore(PostgresRecords, JobStore):
         else:
             await leasing.end(connection, number, JobStatus.COMPLETE)
         row = await connection.fetchrow(_SQL["added"], job.tenant, job.id)
-        assert row is not None  # noqa: S101 - it has just been inserted
+        assert row is not None  # noqa: S101 - inserted above
         return leasing.to_job(row)
 
     async def _retry_lost_response(self, work: Callable[..., Awaitable[T]]) -> T:
         """
-        Do some work in a transaction, and ask again where its answer is lost on the way.
+        Run `work` in a transaction; repeat it if the response is lost.
 
-        The work is told that it is asked for `again`: what it would do may be done already. A try
-        that is still under way at the server holds the locks that the next one waits for.
+        With `again=True` the work must find out whether an earlier attempt was committed. An
+        attempt that is still running on the server holds the locks that the next one waits for.
         """
         deadline = time.monotonic() + self._database.settings.connect_timeout.total_seconds()
         again = False
@@ -431,10 +431,12 @@ class PostgresJobStore(PostgresRecords, JobStore):
                 if time.monotonic() >= deadline:
                     raise
             again = True
-            await asyncio.sleep(ASKED_AGAIN_AFTER.total_seconds())
+            await asyncio.sleep(RETRY_PAUSE.total_seconds())
 
-    async def _found(self, query: str, tenant: str, job_id: str, *more: object) -> list[Record]:
-        """Return the rows of a query that has at least one if the job is visible."""
+    async def _fetch_of_job(
+        self, query: str, tenant: str, job_id: str, *more: object
+    ) -> list[Record]:
+        """Return the rows of a query; no rows mean that there is no such job."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(query, tenant, job_id, *more)
         if not rows:

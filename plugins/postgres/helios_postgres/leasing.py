@@ -1,8 +1,8 @@
 """
-Claim, renew and close shards: what one transaction of the job store does to one of them.
+Leasing: claiming, renewing and closing shards, each in one transaction.
 
-Whoever takes several rows takes that of the job first, then those of its shards. A claim has the
-shard first, and therefore never waits for any other row: what is taken, it passes over.
+To avoid deadlocks, a transaction locks the row of the job before those of its shards. A claim
+locks the shard first, and therefore never waits for another row: it skips locked rows.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ _SQL = read_statements("helios_postgres", "leasing")
 
 
 def to_job(row: Record) -> Job:
-    """Return a stored job."""
+    """Return the job of a row."""
     return stored_job(
         row["accepted"],
         status=row["status"],
@@ -45,23 +45,23 @@ def to_job(row: Record) -> Job:
 
 
 def to_instant(stored: datetime) -> datetime:
-    """Return a stored instant in UTC; the driver returns infinity without a time zone."""
+    """Return an instant with a time zone; the driver returns infinity without one."""
     return stored if stored.tzinfo else stored.replace(tzinfo=UTC)
 
 
 async def notify(connection: Connection, channel: str) -> None:
-    """Wake idle workers everywhere once the transaction is committed."""
+    """Wake idle workers of all processes once the transaction is committed."""
     await connection.execute(_SQL["notify"], channel)
 
 
 class Exhausted(msgspec.Struct, frozen=True, kw_only=True):
-    """A shard that is free again after its last attempt."""
+    """A free shard that has used up its attempts."""
 
     job: int
     number: int
 
 
-async def claim(  # noqa: PLR0913 - how to claim, by name
+async def claim(  # noqa: PLR0913
     connection: Connection,
     worker: str,
     *,
@@ -70,7 +70,11 @@ async def claim(  # noqa: PLR0913 - how to claim, by name
     set_aside: SetAside,
     only: int | None = None,
 ) -> Lease | Exhausted | None:
-    """Claim the shard whose turn it is, say that it has to be given up, or give None."""
+    """
+    Claim the next shard in turn, or return None if none is free.
+
+    `Exhausted` is returned for a shard that must be given up first.
+    """
     statement = _SQL["claim_shard"]
     while True:
         values = (worker, lease_for, max_attempts, set_aside.numbers, only)
@@ -83,7 +87,7 @@ async def claim(  # noqa: PLR0913 - how to claim, by name
             return _to_lease(row, worker)
         except UnreadableJob as error:
             set_aside.add(row["job"], JobKey(tenant=row["tenant"], id=row["id"]), error)
-            # Another process, of a newer version perhaps, may be able to.
+            # Another process may be able to read it, for example one of a newer version.
             await connection.execute(_SQL["unclaim"], row["job"], row["number"], row["token"])
 
 
@@ -99,7 +103,7 @@ def _to_lease(row: Record, worker: str) -> Lease:
 
 
 async def give_up(connection: Connection, shard: Exhausted, *, max_attempts: int) -> None:
-    """End a job of which a shard has used up its attempts, if that is still so (J9)."""
+    """End a job whose shard has used up its attempts, unless the shard has changed (J9)."""
     status = await connection.fetchval(_SQL["lock"], shard.job)
     if status is None or not JobStatus(status).active:
         return
@@ -112,14 +116,14 @@ async def give_up(connection: Connection, shard: Exhausted, *, max_attempts: int
 async def renew(
     connection: Connection, lease: Lease, *, lease_for: timedelta, resources_done: int
 ) -> None:
-    """Extend a lease from now on (J4)."""
+    """Extend a lease, counted from now (J4)."""
     row = await connection.fetchrow(_SQL["renew"], *_key(lease), lease_for, resources_done)
     if row is None:
         raise lease_lost(lease)
 
 
 async def is_held(connection: Connection, lease: Lease) -> bool:
-    """Whether a lease is still the newest one (J14)."""
+    """Return whether a lease is still the newest one (J14)."""
     return bool(await connection.fetchval(_SQL["held"], *_key(lease)))
 
 
@@ -131,7 +135,7 @@ async def postpone(
     retry_after: timedelta,
     patience: timedelta,
 ) -> bool:
-    """Free the shard for later, as if it had not been claimed, unless it waited too long (J19)."""
+    """Free the shard for later without counting the attempt, within `patience` (J19)."""
     values = (*_key(lease), retry_after, patience, reason)
     if await connection.fetchrow(_SQL["postpone"], *values) is not None:
         return True
@@ -141,13 +145,13 @@ async def postpone(
 
 
 async def release(connection: Connection, lease: Lease, *, channel: str) -> None:
-    """Free the shard at once, as if it had not been claimed."""
+    """Free the shard at once, without counting the attempt."""
     row = await connection.fetchrow(_SQL["release"], *_key(lease), channel)
     if row is None:
         raise lease_lost(lease)
 
 
-async def complete(  # noqa: PLR0913 - what is published, and how the answer to it is asked for
+async def complete(  # noqa: PLR0913
     connection: Connection,
     lease: Lease,
     parts: Sequence[Part],
@@ -157,11 +161,11 @@ async def complete(  # noqa: PLR0913 - what is published, and how the answer to 
     again: bool,
 ) -> JobStatus:
     """
-    Publish parts and notes, close their shard and, for the last one, the job (J5, J12, J13, J20).
+    Publish parts and notes, and close their shard, or with the last one the job.
 
-    Completions of one job follow each other by the lock of its row, which is what makes the
-    positions of its parts gapless; those of different jobs do not meet. `again` says that the
-    answer to the same call was lost: it may turn out to have been done.
+    The lock on the job's row serializes its completions, so that positions of parts have no gaps.
+    With `again`, the response to the same call was lost, and it may have been committed.
+    (J5, J12, J13, J20)
     """
     job, status = await _locked(connection, lease)
     kinds = [PART_KINDS.index(part.key.kind) for part in parts]
@@ -185,7 +189,7 @@ async def complete(  # noqa: PLR0913 - what is published, and how the answer to 
     return JobStatus.IN_PROGRESS
 
 
-async def fail(  # noqa: PLR0913 - what JobStore.fail is told
+async def fail(  # noqa: PLR0913 - as JobStore.fail
     connection: Connection,
     lease: Lease,
     reason: str,
@@ -194,7 +198,7 @@ async def fail(  # noqa: PLR0913 - what JobStore.fail is told
     retry_after: timedelta,
     channel: str,
 ) -> JobStatus:
-    """Free the shard for later, or end the job when its attempts are used up (J9)."""
+    """Free the shard for later, or end the job if the shard's attempts are used up (J9)."""
     job, status = await _locked(connection, lease)
     attempts = status.active and await connection.fetchval(
         _SQL["fail"], job, lease.shard.number, lease.token, retry_after, reason
@@ -211,14 +215,14 @@ async def fail(  # noqa: PLR0913 - what JobStore.fail is told
 async def end(
     connection: Connection, job: int, status: JobStatus, *, failure: str | None = None
 ) -> JobStatus:
-    """Put a job into a final status and take its shards from whoever holds them (J6)."""
+    """Set the final status of a job, and revoke the leases of its shards (J6)."""
     await connection.execute(_SQL["end_job"], job, status.value, failure)
     await connection.execute(_SQL["end_shards"], job)
     return status
 
 
 async def _locked(connection: Connection, lease: Lease) -> tuple[int, JobStatus]:
-    """Take the row of a lease's job."""
+    """Lock the row of a lease's job; return its number and status."""
     row = await connection.fetchrow(_SQL["find"], lease.job.tenant, lease.job.id)
     if row is None:
         raise lease_lost(lease)

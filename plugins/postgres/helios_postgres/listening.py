@@ -1,4 +1,4 @@
-"""News from other processes: one connection that listens for as long as the store is open."""
+"""Notifications from other processes, through one listening connection per open store."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,22 +15,22 @@ from helios_postgres.settings import PostgresSettings
 log = structlog.stdlib.get_logger()
 
 RECONNECT = timedelta(seconds=1)
-"""The pause between two tries to listen again."""
+"""The pause before another attempt to listen."""
 
-PULSE = timedelta(seconds=30)
-"""How often a connection on which nothing comes is asked whether it is there."""
+CHECK_EVERY = timedelta(seconds=30)
+"""How often a silent connection is checked."""
 
 
 @asynccontextmanager
 async def listener(
-    settings: PostgresSettings, channel: str, heard: Callable[[], None]
+    settings: PostgresSettings, channel: str, notify: Callable[[], None]
 ) -> AsyncIterator[None]:
     """
-    Call `heard` at every notification, and whenever some may have been missed.
+    Call `notify` at every notification, and whenever some may have been missed.
 
-    A connection that is lost is replaced; until it is, nothing is heard, and nothing fails.
+    A lost connection is replaced; until then there are no notifications, and nothing fails.
     """
-    task = asyncio.create_task(_listen_for_ever(settings, channel, heard))
+    task = asyncio.create_task(_listen_for_ever(settings, channel, notify))
     try:
         yield
     finally:
@@ -39,30 +39,30 @@ async def listener(
 
 
 async def _listen_for_ever(
-    settings: PostgresSettings, channel: str, heard: Callable[[], None]
+    settings: PostgresSettings, channel: str, notify: Callable[[], None]
 ) -> None:
     while True:
         try:
             async with connected(settings) as connection:
-                await _listen(connection, channel, heard, patience=settings.connect_timeout)
+                await _listen(connection, channel, notify, patience=settings.connect_timeout)
             log.warning("listener.lost", reason="the server ended the connection")
-        except Exception as error:  # noqa: BLE001  whatever it is, work is found by polling
+        except Exception as error:  # noqa: BLE001  polling finds work in any case
             reason = str(error) if isinstance(error, HeliosError) else type(error).__name__
             log.warning("listener.lost", reason=reason)
         await asyncio.sleep(RECONNECT.total_seconds())
 
 
 async def _listen(
-    connection: Connection, channel: str, heard: Callable[[], None], *, patience: timedelta
+    connection: Connection, channel: str, notify: Callable[[], None], *, patience: timedelta
 ) -> None:
     """Listen until the connection ends, or does not respond within `patience`."""
     ended = asyncio.Event()
     connection.add_termination_listener(lambda _: ended.set())
-    await connection.add_listener(channel, lambda *_: heard())
-    heard()
+    await connection.add_listener(channel, lambda *_: notify())
+    notify()
     while not ended.is_set():
         try:
-            async with asyncio.timeout(PULSE.total_seconds()):
+            async with asyncio.timeout(CHECK_EVERY.total_seconds()):
                 await ended.wait()
         except TimeoutError:
             with translated():

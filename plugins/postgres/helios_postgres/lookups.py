@@ -1,4 +1,4 @@
-"""Find single resources and their versions, and many of them by their ids."""
+"""Lookups: single resources and versions, and many resources by their ids."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -32,7 +32,7 @@ Numbered: TypeAlias = tuple[int, str]
 async def get(
     connection: Connection, collection: Numbered, resource_id: str, *, at: datetime | None
 ) -> StoredVersion | None:
-    """Return the version that is current at an instant; None is now."""
+    """Return the version that was current at an instant (None: now), or None without one."""
     stamp = FOREVER if at is None else to_stamp(at)
     row = await connection.fetchrow(_SQL["get"], collection[0], [resource_id], stamp)
     return None if row is None else stored_version(collection[1], row)
@@ -55,24 +55,26 @@ async def history(
 async def live(
     connection: Connection, collection: int, ids: Collection[str], *, at: datetime | None
 ) -> set[str]:
-    """Return those of `ids` that are live at an instant."""
+    """Return those of `ids` that belong to resources live at an instant (None: now)."""
     stamp = FOREVER if at is None else to_stamp(at)
     return {
-        found
-        for (found,) in await connection.fetch(_SQL["live_ids"], collection, list(ids), stamp)
+        resource_id
+        for (resource_id,) in await connection.fetch(
+            _SQL["live_ids"], collection, list(ids), stamp
+        )
     }
 
 
 async def fetch(
     connection: Connection, collection: Numbered, ids: Collection[str], *, at: datetime
 ) -> Batch:
-    """Return those of `ids` that are live at an instant, in the order asked for."""
+    """Return the resources of `ids` that are live at an instant, in the order of `ids`."""
     lines, digests, damaged = list[bytes](), list[int](), list[Damaged]()
-    for found, stored_hash, line in await connection.fetch(
+    for resource_id, stored_hash, line in await connection.fetch(
         _SQL["fetch"], collection[0], list(ids), to_stamp(at)
     ):
         if line is None or line_hash(line) != stored_hash:
-            damaged.append(damage_of(collection[1], found, line))
+            damaged.append(damage_of(collection[1], resource_id, line))
         else:
             lines.append(line)
             digests.append(to_unsigned(stored_hash))
@@ -84,20 +86,20 @@ async def among(
 ) -> set[str]:
     """Return those of `ids` that a view shows."""
     shown = shown_by(view)
-    bounds = (shown.at, shown.since, shown.until, shown.everybody)
+    bounds = (shown.at, shown.since, shown.until, shown.all_resources)
     rows: Sequence[Record] = await connection.fetch(_SQL["among"], collection, list(ids), *bounds)
     if view.cohort is None:
-        return {found for found, _ in rows}
+        return {resource_id for resource_id, _ in rows}
     disjoint = view.cohort.patients.isdisjoint
-    return {found for found, patients in rows if not disjoint(patients.split())}
+    return {resource_id for resource_id, patients in rows if not disjoint(patients.split())}
 
 
 def stored_version(resource_type: str, row: Iterable[Any]) -> StoredVersion:
     """
-    Return a version as it was written.
+    Return the version of a row.
 
     Raises:
-        BackendError: It is not what was written.
+        BackendError: The content is missing or damaged.
     """
     resource_id, version_id, since_stamp, deleted, stored_hash, content = row
     version = StoredVersion(

@@ -1,4 +1,4 @@
-"""Read of a shard what the search index says may match."""
+"""Narrowed reads: only what may match according to the search index is read of a shard."""
 
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -26,12 +26,12 @@ log = structlog.stdlib.get_logger()
 
 _SQL = read_statements("helios_postgres", "narrowing")
 
-ENOUGH = 1000
-"""Candidates that are worth a query of their own."""
+CANDIDATES_AT_ONCE = 1000
+"""How many candidates are collected before they are read."""
 
 
 class Narrowed:
-    """Reads of slices what may satisfy a prefilter, in transactions of their own for each step."""
+    """Reads the resources of slices that may satisfy a prefilter, one transaction per step."""
 
     def __init__(self, reads: Reads, prefilter: Prefilter) -> None:
         self._reads = reads
@@ -39,52 +39,52 @@ class Narrowed:
 
     async def batches(self, of: Slice, batch_bytes: int) -> AsyncIterator[Batch]:
         """
-        Yield what is shown of a slice: at least all that satisfies, in order (P3, P5, P6).
+        Yield resources of a slice, at least all that satisfy the prefilter, in order (P3, P5, P6).
 
-        Where the index is damaged, the rest is given as if there were none.
+        From the point where the index is damaged, everything is read without it.
         """
         reading = Reading(self._reads)
-        left = of
+        remaining = of
         if of.cohort is not None and (damage := await reading.damage(of)):
             yield Batch(damaged=damage)
         checked = set[int]()
-        async with aclosing(self._seqs(of)) as several:
-            while seqs := await _undamaged(several):
+        async with aclosing(self._seqs(of)) as runs:
+            while seqs := await _next_or_none(runs):
                 for extent in await self._suspicious(of, seqs, checked):
                     if damage := await reading.damage_of_extent(of, extent):
                         yield Batch(damaged=damage)
-                async for batch in reading.among(left, seqs, batch_bytes):
+                async for batch in reading.among(remaining, seqs, batch_bytes):
                     yield batch
                     del batch
-                left = _behind(left, seqs[-1])
+                remaining = _after(remaining, seqs[-1])
         if seqs is None:
-            async for batch in reading.batches(left, batch_bytes):
+            async for batch in reading.batches(remaining, batch_bytes):
                 yield batch
                 del batch
 
     async def _suspicious(self, of: Slice, seqs: list[int], checked: set[int]) -> list[int]:
         """
-        Return the extents of candidates that are not shown, or should perhaps not be.
+        Return the extents of candidates whose rows may be damaged, without those in `checked`.
 
-        Of a cohort, there are none.
+        These candidates are not shown, or have lost their ending. Cohorts are checked otherwise.
         """
         if of.cohort is not None:
             return []
         shown = await Reading(self._reads).shown_among(of, seqs)
-        shown -= await self._reads.run(of.shown.at, _astray, of.collection, seqs)
+        shown -= await self._reads.run(of.shown.at, _without_state, of.collection, seqs)
         extents = {extent_of(seq) for seq in seqs if seq not in shown} - checked
         checked |= extents
         return sorted(extents)
 
     async def _seqs(self, of: Slice) -> AsyncGenerator[list[int]]:
-        """Yield candidates in order, enough of them at a time."""
+        """Yield the seqs of candidates in order, in runs of about `CANDIDATES_AT_ONCE`."""
         pending: list[int] = []
         extents = await self._extents(of)
         start, count = 0, 1
         while start < len(extents):
             pending += await self._found(of, extents[start : start + count])
             start, count = start + count, min(2 * count, EXTENTS_AT_ONCE)
-            if len(pending) >= ENOUGH:
+            if len(pending) >= CANDIDATES_AT_ONCE:
                 yield pending
                 pending = []
         if pending:
@@ -108,15 +108,15 @@ async def _extents(connection: Connection, bounds: tuple[int, ...]) -> list[int]
     return [extent for (extent,) in await connection.fetch(_SQL["extents"], *bounds)]
 
 
-async def _astray(connection: Connection, collection: int, seqs: list[int]) -> set[int]:
-    """Return which of some versions neither ended nor are the newest of their resource."""
+async def _without_state(connection: Connection, collection: int, seqs: list[int]) -> set[int]:
+    """Return those of these versions that neither ended nor are the newest of their resource."""
     return {seq for (seq,) in await connection.fetch(_SQL["astray"], collection, seqs)}
 
 
-async def _undamaged(several: AsyncIterator[list[int]]) -> list[int] | None:
-    """Return the next seqs, none at the end, or None if the index is damaged."""
+async def _next_or_none(runs: AsyncIterator[list[int]]) -> list[int] | None:
+    """Return the next seqs, an empty list at the end, or None if the index is damaged."""
     try:
-        return await anext(several, [])
+        return await anext(runs, [])
     except BackendUnavailable:
         raise
     except BackendError as error:
@@ -124,5 +124,5 @@ async def _undamaged(several: AsyncIterator[list[int]]) -> list[int] | None:
         return None
 
 
-def _behind(of: Slice, seq: int) -> Slice:
+def _after(of: Slice, seq: int) -> Slice:
     return msgspec.structs.replace(of, seqs=SeqRange(first=seq + 1, end=of.seqs.end))

@@ -1,4 +1,4 @@
-"""The current versions of a collection in the orders of a search, without their contents."""
+"""The current versions of a collection in a search's order, without their contents."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from operator import attrgetter
@@ -21,16 +21,16 @@ _SQL = read_statements("helios_postgres", "ordering")
 
 
 EXTENTS_AT_ONCE = 64
-"""How many extents are looked into together, so that it is asked seldom; at first it is one."""
+"""How many extents one query searches at most; the first query searches one."""
 
 WHOLE_EXTENTS_AT_ONCE = 4
-"""How many of them where no index says what may match in them."""
+"""How many extents one query reads at most without a prefilter."""
 
 SORTED_AT_ONCE = 5000
-"""Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
+"""The most candidates that are sorted by id; if there are more, the index by id is scanned."""
 
 IDS_AT_ONCE = 1000
-"""How many ids are gone through together; at first it is fewer."""
+"""How many ids one query reads; the first query reads a tenth."""
 
 
 class Candidate(NamedTuple):
@@ -43,14 +43,14 @@ class Candidate(NamedTuple):
 
 
 class Search(NamedTuple):
-    """What a search is about: all of a collection, or what the index says may match."""
+    """The candidates of a search: a collection, or what a prefilter leaves of it."""
 
     connection: Connection
     number: int
     prefilter: Prefilter | None
 
     async def unordered(self) -> AsyncGenerator[list[Candidate]]:
-        """Yield all candidates, some extents at a time."""
+        """Yield all candidates in no order, a few extents at a time."""
         rows = await self.connection.fetch(
             _SQL["extents_from"], *collection_range(self.number).extents, 0
         )
@@ -60,15 +60,15 @@ class Search(NamedTuple):
     async def ordered(
         self, order: SortOrder, after: PagePosition | None
     ) -> AsyncGenerator[list[Candidate]]:
-        """Yield the candidates behind one in an order, some at a time."""
+        """Yield the candidates after a position in an order, in runs."""
         if order not in ID_ORDERS:
             async for heads in self._by_age(after, descending=order in DESCENDING_ORDERS):
                 yield heads
-        elif (few := await self._few()) is None:
+        elif (candidates := await self._few_candidates()) is None:
             async for heads in self._by_id(after, descending=order in DESCENDING_ORDERS):
                 yield heads
         else:
-            yield _sorted_by_id(few, after, descending=order in DESCENDING_ORDERS)
+            yield _sorted_by_id(candidates, after, descending=order in DESCENDING_ORDERS)
 
     async def _in_extents(self, extents: Sequence[int]) -> list[Candidate]:
         if self.prefilter is None:
@@ -78,16 +78,16 @@ class Search(NamedTuple):
             rows = await self.connection.fetch(_SQL["among"], seqs_in(found)) if found else []
         return [Candidate(*row) for row in rows]
 
-    async def _few(self) -> list[Candidate] | None:
-        """Return the candidates, or None if they are too many to be sorted."""
+    async def _few_candidates(self) -> list[Candidate] | None:
+        """Return all candidates, or None if there are more than `SORTED_AT_ONCE`."""
         if self.prefilter is None:
             return None
-        few: list[Candidate] = []
+        collected: list[Candidate] = []
         async for heads in self.unordered():
-            few += heads
-            if len(few) > SORTED_AT_ONCE:
+            collected += heads
+            if len(collected) > SORTED_AT_ONCE:
                 return None
-        return few
+        return collected
 
     def _windows(self, extents: Sequence[int]) -> Iterator[Sequence[int]]:
         most = WHOLE_EXTENTS_AT_ONCE if self.prefilter is None else EXTENTS_AT_ONCE
@@ -112,17 +112,17 @@ class Search(NamedTuple):
             return heads
         extents = sorted({extent_of(head.seq) for head in heads})
         found = await candidates(self.connection, self.number, self.prefilter, extents=extents)
-        wanted = set(seqs_in(found))
-        return [head for head in heads if head.seq in wanted]
+        seqs = set(seqs_in(found))
+        return [head for head in heads if head.seq in seqs]
 
     async def _by_age(
         self, after: PagePosition | None, *, descending: bool
     ) -> AsyncIterator[list[Candidate]]:
         """
-        Yield candidates by their stamps, and by id if these are equal.
+        Yield candidates by stamp, and by id for equal stamps.
 
-        Extents overlap in time where several writers were at work. What is older than the next
-        extent, or newer in the other direction, can be given; the rest waits for it.
+        Extents of concurrent writers overlap in time. Candidates that come before the next extent
+        in the order can be yielded at once; the others wait until that extent has been read.
         """
         query, start = (
             (_SQL["extents_up_to"], FOREVER) if descending else (_SQL["extents_from"], 0)
@@ -131,11 +131,11 @@ class Search(NamedTuple):
         rows = await self.connection.fetch(query, *collection_range(self.number).extents, bound)
         edges = {extent: -last if descending else first for extent, first, last in rows}
         waiting: list[Candidate] = []
-        looked_at = 0
+        done = 0
         for extents in self._windows(list(edges)):
             waiting += await self._in_extents(extents)
-            looked_at += len(extents)
-            edge = next(iter(list(edges.values())[looked_at:]), FOREVER)
+            done += len(extents)
+            edge = next(iter(list(edges.values())[done:]), FOREVER)
             ready = [head for head in waiting if _age(head, descending=descending) < edge]
             waiting = [head for head in waiting if _age(head, descending=descending) >= edge]
             yield _sorted_by_age(ready, after, descending=descending)

@@ -1,13 +1,13 @@
 """
-How the search index is packed into rows.
+The packed rows of the search index.
 
-A row of postings holds, one column after the other, a count n, n fingerprints of terms, ascending,
-how many places there are up to the end of each, and the places. A row of spans holds n
-beginnings and n ends, and beside them n places. All numbers are big-endian, so that fingerprints
-compare as bytes.
+A row of postings consists of a count n, n ascending fingerprints of terms, n cumulative counts of
+places, and the places, which are positions of versions within an extent. A row of spans consists
+of n beginnings and n ends, with n places in a column of their own. All numbers are big-endian, so
+that fingerprints compare as bytes.
 
-A fingerprint is the upper half of a term. Two terms of one bucket that share it are taken for one
-another, once in four thousand million: what is found is looked at again anyhow.
+A fingerprint is the upper half of a term. Two terms of a bucket with the same fingerprint, one
+pair in four billion, are not distinguished: all candidates are matched against the search.
 """
 
 import struct
@@ -21,25 +21,25 @@ from xxhash import xxh3_64_intdigest
 from helios_core import SUM_MASK
 
 BUCKETS = 64
-"""Into how many rows the terms of one transaction are divided."""
+"""How many rows the terms of one transaction are divided into."""
 
 UNKNOWN = 0
-"""The term of versions whose content could not be read: any search may be about them."""
+"""The term of versions whose content could not be read; every search must consider them."""
 
 UNREADABLE = BUCKETS
-"""The bucket of that term alone, which every search looks into."""
+"""The bucket of the term UNKNOWN, which every search reads."""
 
 POSTINGS, SPANS = 0, 1
-"""The parts of the index of an extent that have sums."""
+"""The values of `index_sums.part`."""
 
 MARK_MODULUS = (1 << 31) - 1
-"""What the bounds of spans are reduced by, so that PostgreSQL computes their marks exactly."""
+"""The modulus of marks, small enough for PostgreSQL to compute the marks of spans exactly."""
 
 ROW_PLACES = 16_384
-"""Up to how many places a row of postings holds; more take another row."""
+"""The most places in a row of postings, unless a single fingerprint has more."""
 
 ROW_SPANS = 100
-"""Up to how many spans a row holds."""
+"""The most spans in a row."""
 
 FINGERPRINT_BYTES = 4
 _COUNT_BYTES = 2
@@ -47,15 +47,16 @@ _PLACE_BYTES = 2
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What is indexed of one version; a deletion has nothing."""
+    """The terms and spans of one version, none for a deletion."""
 
     place: int
+    """The position of the version in its extent."""
     terms: tuple[int, ...] = ()
     spans: tuple[tuple[int, int, int], ...] = ()
 
 
 class SpanRow(NamedTuple):
-    """Some spans of one kind, and within which bounds they are."""
+    """Some spans of one kind, packed, with their bounds."""
 
     low_min: int
     low_max: int
@@ -68,7 +69,7 @@ class SpanRow(NamedTuple):
 
     @property
     def mark(self) -> int:
-        """What the row adds to the sum of its kind, as the query `span_sums` computes it."""
+        """The mark of the row, as the statement `span_sums` computes it."""
         low_min, low_max, high_min, high_max = map(_reduced, self[:4])
         product = low_min * (self.content_mark % 8191 + 1)
         bounds = 3 * low_min + 5 * low_max + 7 * high_min + 11 * high_max
@@ -76,12 +77,12 @@ class SpanRow(NamedTuple):
 
 
 def bucket_of(term: int) -> int:
-    """Return the bucket in which a term is looked for."""
+    """Return the bucket of a term."""
     return UNREADABLE if term == UNKNOWN else term % BUCKETS
 
 
 def fingerprint_of(term: int) -> bytes:
-    """Return what distinguishes a term from others of its bucket."""
+    """Return the fingerprint of a term, which distinguishes it from others in its bucket."""
     return (term >> 32 & 0xFFFFFFFF).to_bytes(FINGERPRINT_BYTES, "big")
 
 
@@ -114,7 +115,7 @@ def places_of(row: bytes, fingerprint: bytes) -> tuple[int, ...]:
     Return the places of a fingerprint in a row of postings.
 
     Raises:
-        ValueError: The row is not as long as it says.
+        ValueError: The length of the row does not agree with its counts.
     """
     count = int.from_bytes(row[:_COUNT_BYTES], "big")
     ends = _COUNT_BYTES + FINGERPRINT_BYTES * count
@@ -139,11 +140,11 @@ def _check_length(row: bytes, ends: int, count: int) -> None:
     behind = ends + _PLACE_BYTES * count
     places = int.from_bytes(row[behind - _PLACE_BYTES : behind], "big")
     if not count or len(row) != behind + _PLACE_BYTES * places:
-        raise ValueError("a row of postings is not as long as it says")
+        raise ValueError("the length of a row of postings does not agree with its counts")
 
 
 def packed_spans(spans: Sequence[tuple[int, int, int]]) -> Iterator[SpanRow]:
-    """Yield rows for spans of one kind, each as beginning, end and place."""
+    """Yield rows for spans of one kind; a span is a beginning, an end and a place."""
     ordered = sorted(spans)
     for start in range(0, len(ordered), ROW_SPANS):
         lows, highs, places = zip(*ordered[start : start + ROW_SPANS], strict=True)
@@ -160,27 +161,27 @@ def packed_spans(spans: Sequence[tuple[int, int, int]]) -> Iterator[SpanRow]:
 
 
 def mark_of(content: bytes) -> int:
-    """Return a hash of what is packed, of 31 bits."""
+    """Return a hash of packed content, below `MARK_MODULUS`."""
     return xxh3_64_intdigest(content) % MARK_MODULUS
 
 
 def posting_mark(extent: int, bucket: int, content: bytes) -> int:
-    """Return what a row of postings adds to the sum of its bucket."""
+    """Return the mark of a row of postings, which is added to the sum of its bucket."""
     return xxh3_64_intdigest(b"%d %d " % (extent, bucket) + content) & SUM_MASK
 
 
 def recent_mark(extent: int, content: bytes) -> int:
-    """Return what a row of recent terms adds to their sum in its extent."""
+    """Return the mark of a row of recent terms, which is added to the sum of its extent."""
     return xxh3_64_intdigest(b"%d " % extent + content) & SUM_MASK
 
 
 def _reduced(stamp: int) -> int:
-    """Return a remainder with the sign of the dividend, as PostgreSQL does."""
+    """Return the remainder by `MARK_MODULUS` with the sign of the dividend, as in PostgreSQL."""
     return stamp % MARK_MODULUS if stamp >= 0 else -(-stamp % MARK_MODULUS)
 
 
 def unpacked_places(places: bytes) -> tuple[int, ...]:
-    """Return the places beside a row of spans."""
+    """Return the places of a row of spans."""
     return struct.unpack(f">{len(places) // _PLACE_BYTES}H", places)
 
 

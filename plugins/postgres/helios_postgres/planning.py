@@ -1,4 +1,4 @@
-"""Plan an export from counts alone: no version is read, but for a few to be sure of a type."""
+"""Planning: shards are cut by the counts of extents; at most a few versions are read."""
 
 from collections.abc import Collection, Mapping
 from itertools import islice
@@ -21,27 +21,27 @@ from helios_core import (
 from helios_core.fhir import to_stamp
 from helios_postgres.compartments import may_have_any
 from helios_postgres.connections import Connection
-from helios_postgres.integrity import check_extents, damage_in, listed
+from helios_postgres.integrity import check_extents, collections_of, damage_in
 from helios_postgres.runs import Holding, holdings
 from helios_postgres.views import shown_by
 
 _SQL = read_statements("helios_postgres", "planning")
 
 SAMPLE = 64
-"""Patients of a cohort whose resources are looked at to size a shard."""
+"""How many patients of a cohort are sampled to estimate its size."""
 
 LOOKED_UP = 2048
-"""Patients, or versions, that are looked at before something is taken to be there."""
+"""How many patients or versions are read to find out whether a type has anything to export."""
 
 
 async def plan(connection: Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
-    """Return the shards of a view, numbered in the order of its types (P2)."""
+    """Return the shards of a view, numbered from 0 in the order of its types (P2)."""
     await connection.execute(_SQL["as_it_comes"])
-    stored = await listed(connection, view.request.tenant, view.request.fhir_version)
+    stored = await collections_of(connection, view.request.tenant, view.request.fhir_version)
     collections = {name: stored[name] for name in view.request.types if name in stored}
     await check_extents(connection, list(collections.values()))
     planning = _Planning(connection, view, shard_bytes, stored.get("Patient"))
-    # A cohort has to be sized before it is known into how many pieces it is cut.
+    # The number of pieces for a cohort is known only after its size has been estimated.
     pieces = None if view.cohort is None else 1
     found = await planning.holdings(dict.fromkeys(collections.values(), pieces))
     shards: list[Shard] = []
@@ -58,7 +58,7 @@ async def plan(connection: Connection, view: ExportView, shard_bytes: int) -> li
 
 
 class _Planning:
-    """One view."""
+    """The planning of one view."""
 
     def __init__(
         self, connection: Connection, view: ExportView, shard_bytes: int, patients: int | None
@@ -70,19 +70,19 @@ class _Planning:
         self._shard_bytes = shard_bytes
 
     async def holdings(self, pieces: Mapping[int, int | None]) -> Mapping[int, Holding]:
-        """Return what may be shown of collections, to be cut into pieces."""
+        """Return the holdings of collections, in runs for this many pieces each."""
         return await holdings(
             self._connection,
             pieces,
             self._shown,
-            everybody=self._view.cohort is None and self._view.request.level is Level.SYSTEM,
+            all_resources=self._view.cohort is None and self._view.request.level is Level.SYSTEM,
             shard_bytes=self._shard_bytes,
         )
 
     async def shards(
         self, resource_type: str, collection: int, holding: Holding
     ) -> Collection[Shard]:
-        """Return the shards of one type; none if nothing of it is shown."""
+        """Return the shards of one type; none if it has nothing to show."""
         size = await self._size(collection, holding)
         if size is None:
             return []
@@ -91,7 +91,7 @@ class _Planning:
         return list(cut_shards(resource_type, holding.runs, size, shard_bytes=self._shard_bytes))
 
     async def _size(self, collection: int, holding: Holding) -> ViewSize | None:
-        """Return the approximate size of what is shown, or None if nothing is."""
+        """Return the approximate size of a shown type, or None if nothing is shown."""
         seqs = SeqRange(first=holding.runs[0].first, end=holding.runs[-1].end)
         size = total_size(holding.runs)
         if self._view.cohort is not None:
@@ -121,7 +121,11 @@ class _Planning:
     async def _may_have_any_of(
         self, patients: frozenset[str], collection: int, seqs: SeqRange, counted: ViewSize
     ) -> bool:
-        """Look from the smaller side; where both are large, take it that they meet."""
+        """
+        Return whether a range may have resources of the patients.
+
+        The smaller side is looked up in the other; if both are large, the answer is True.
+        """
         connection = self._connection
         if len(patients) <= LOOKED_UP:
             query = (_SQL["any_of_cohort"], collection, list(patients), seqs.first, seqs.end)
@@ -129,12 +133,12 @@ class _Planning:
                 await connection.fetchval(*query)
             )
         rows = await connection.fetch(_SQL["some_patients"], collection, LOOKED_UP)
-        # Everything that is current and in a compartment has an entry, or entries are lost.
+        # Every live resource in a compartment has an entry; with fewer, entries are lost.
         lost = len(rows) < counted.resources
         return len(rows) == LOOKED_UP or lost or not patients.isdisjoint(row[0] for row in rows)
 
     async def _shows_any(self, seqs: SeqRange) -> bool:
-        """Look at the first versions; where there are more, take it that one of them is shown."""
+        """Return whether a first version is shown, or whether there are more than `LOOKED_UP`."""
         shown, left = self._shown, LOOKED_UP
         bounds = (shown.at, shown.since, shown.until)
         extents = await self._connection.fetch(_SQL["first_extents"], *seqs.extents, *bounds, left)
@@ -145,13 +149,13 @@ class _Planning:
             left -= appended
             if left <= 0:
                 return True
-        # Where versions are damaged, reading will say what is lost.
+        # If versions are damaged, a shard is needed to report them.
         return bool(await damage_in(self._connection, "", seqs))
 
     def _parameters(self, seqs: SeqRange) -> tuple[Any, ...]:
         return (*self._shown.parameters(seqs), self._view.request.since is not None)
 
 
-def whole(collection: int, shard: Shard) -> SeqRange:
-    """Return the seqs of a shard."""
+def shard_range(collection: int, shard: Shard) -> SeqRange:
+    """Return the range of the seqs of a shard."""
     return collection_range(collection).within(start=shard.start, end=shard.end)

@@ -1,4 +1,4 @@
-"""Resources in PostgreSQL."""
+"""The data provider in PostgreSQL."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
@@ -27,9 +27,9 @@ from helios_postgres import cohorts, lookups, searching, versions
 from helios_postgres.clock import Clock
 from helios_postgres.collections import Collections
 from helios_postgres.databases import Database
-from helios_postgres.integrity import check_extents, damaged, listed
+from helios_postgres.integrity import check_extents, collections_of, damaged
 from helios_postgres.narrowing import Narrowed
-from helios_postgres.planning import plan, whole
+from helios_postgres.planning import plan, shard_range
 from helios_postgres.reading import Reading, Slice
 from helios_postgres.replicas import Reads
 from helios_postgres.views import shown_by
@@ -38,10 +38,10 @@ from helios_postgres.writing import Writer
 
 class PostgresDataProvider(DataProvider):
     """
-    Keeps every version of every resource in tables that are only added to.
+    Keeps every version of every resource in append-only tables.
 
-    Any number of processes may write at once. Reading holds no transaction between two batches:
-    versions are never changed, so the bounds of a view say all that a snapshot would.
+    Any number of processes may write concurrently. Reads hold no transaction between two batches:
+    versions never change, so the stamps of a view select the same versions as a snapshot would.
     """
 
     def __init__(self, database: Database, reads: Reads) -> None:
@@ -53,7 +53,7 @@ class PostgresDataProvider(DataProvider):
         self._reading = Reading(reads)
 
     async def transaction_time(self) -> datetime:
-        """Return an instant before which no write is under way (P1)."""
+        """Return an instant that every later write exceeds (P1)."""
         return from_stamp(await self._clock.settled_stamp())
 
     async def plan(self, view: ExportView, *, shard_bytes: int) -> list[Shard]:
@@ -63,32 +63,32 @@ class PostgresDataProvider(DataProvider):
     async def read(
         self, view: ExportView, shard: Shard, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Read a shard in the order of its keys (P3, P4, P6)."""
+        """Read a shard in the order of seqs (P3, P4, P6)."""
         if (of := await self._slice(view, shard)) is not None:
             async for batch in self._reading.batches(of, batch_bytes):
                 yield batch
-                del batch  # or it would be kept while the next one is read
+                del batch  # or it would stay in memory while the next one is read
 
     async def read_candidates(
         self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Read of a shard what the search index says may match (P5)."""
+        """Read the resources of a shard that may match according to the search index (P5)."""
         if (of := await self._slice(view, shard)) is not None:
             async for batch in Narrowed(self._reads, prefilter).batches(of, batch_bytes):
                 yield batch
-                del batch  # or it would be kept while the next one is read
+                del batch  # or it would stay in memory while the next one is read
 
     async def read_deleted(
         self, view: ExportView, shard: Shard, *, batch_rows: int
     ) -> AsyncIterator[Sequence[str]]:
-        """Read the ids deleted after `since`; without `since` there is nothing to take back."""
+        """Read the ids deleted after `since`; without `since` there are none."""
         if view.request.since is None or (of := await self._slice(view, shard)) is None:
             return
         async for ids in self._reading.deleted(of, batch_rows):
             yield ids
 
     async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
-        """Return the version current at an instant."""
+        """Return the version that was current at an instant."""
         collection = await self._collection(key.type)
         if collection is None:
             return None
@@ -98,7 +98,7 @@ class PostgresDataProvider(DataProvider):
     async def missing(
         self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
     ) -> set[str]:
-        """Return those of `ids` that no live resource has at an instant, with one query."""
+        """Return those of `ids` that belong to no resource live at an instant."""
         collection = await self._collection(key)
         if collection is None:
             return set(ids)
@@ -106,24 +106,24 @@ class PostgresDataProvider(DataProvider):
             return set(ids) - await lookups.live(connection, collection, ids, at=at)
 
     async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
-        """Return those of `ids` that are live at an instant, with one query."""
+        """Return the resources of `ids` that are live at an instant."""
         collection = await self._collection(key)
         if collection is None:
             return Batch()
-        place = (collection, key.resource_type)
+        of_type = (collection, key.resource_type)
         try:
-            return await self._reads.run(to_stamp(at), lookups.fetch, place, ids, at=at)
+            return await self._reads.run(to_stamp(at), lookups.fetch, of_type, ids, at=at)
         except BackendUnavailable:
             raise
         except BackendError:
-            each = [await self._fetch_one(place, resource_id, at) for resource_id in ids]
+            batches = [await self._fetch_one(of_type, resource_id, at) for resource_id in ids]
             return Batch(
-                lines=[line for batch in each for line in batch.lines],
-                damaged=[damaged for batch in each for damaged in batch.damaged],
+                lines=[line for batch in batches for line in batch.lines],
+                damaged=[damaged for batch in batches for damaged in batch.damaged],
             )
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
-        """Return those of `ids` that the view shows, in one query."""
+        """Return those of `ids` that the view shows."""
         collection = await self._collection(TypeKey.of(view.request, resource_type))
         if collection is None:
             return set()
@@ -148,27 +148,27 @@ class PostgresDataProvider(DataProvider):
         collection = await self._collection(key.type)
         if collection is None:
             return []
-        place = (collection, key.resource_type)
+        of_type = (collection, key.resource_type)
         async with self._database.connection() as connection:
-            return await lookups.history(connection, place, key.id, count=count, before=before)
+            return await lookups.history(connection, of_type, key.id, count=count, before=before)
 
     async def versions(
         self, query: VersionQuery, *, count: int, after: str | None = None
     ) -> VersionPage:
-        """Return a page of the versions of some types, newest first, of one state."""
+        """Return a page of the versions of several types, newest first."""
         collections = await self._collections.find(query.tenant, query.fhir_version, query.types)
         return await self._database.read(
             versions.versions, collections, query, count=count, after=after
         )
 
     async def collections(self) -> Sequence[TypeKey]:
-        """Return the key of every type of which something was ever stored."""
+        """Return the key of every type that has versions."""
         return await self._collections.keys()
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
-        """Return a page in any of the orders, of one state of the database."""
+        """Return a page of a search, as of one snapshot of the database."""
         collection = await self._collection(key)
         return await self._database.read(
             searching.search, collection or searching.NOTHING, query, count=count, after=after
@@ -180,14 +180,16 @@ class PostgresDataProvider(DataProvider):
         )
         return collections.get(key.resource_type)
 
-    async def _fetch_one(self, place: tuple[int, str], resource_id: str, at: datetime) -> Batch:
+    async def _fetch_one(self, of_type: tuple[int, str], resource_id: str, at: datetime) -> Batch:
         """Return one resource, or report it as damaged if PostgreSQL cannot read it (P6)."""
         try:
-            return await self._reads.run(to_stamp(at), lookups.fetch, place, [resource_id], at=at)
+            return await self._reads.run(
+                to_stamp(at), lookups.fetch, of_type, [resource_id], at=at
+            )
         except BackendUnavailable:
             raise
         except BackendError:
-            return Batch(damaged=[damage_of(place[1], resource_id, None)])
+            return Batch(damaged=[damage_of(of_type[1], resource_id, None)])
 
     async def _slice(self, view: ExportView, shard: Shard) -> Slice | None:
         key = TypeKey.of(view.request, shard.resource_type)
@@ -196,7 +198,7 @@ class PostgresDataProvider(DataProvider):
         )
         collection = collections.get(key.resource_type)
         if collection is None:
-            stored = await self._database.read(listed, key.tenant, key.fhir_version)
+            stored = await self._database.read(collections_of, key.tenant, key.fhir_version)
             if key.resource_type in stored:
                 raise damaged("an index lacks a collection")
             return None
@@ -208,7 +210,7 @@ class PostgresDataProvider(DataProvider):
         return Slice(
             collection=collection,
             resource_type=shard.resource_type,
-            seqs=whole(collection, shard),
+            seqs=shard_range(collection, shard),
             shown=shown_by(view),
             cohort=cohort,
         )

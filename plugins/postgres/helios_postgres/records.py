@@ -1,4 +1,4 @@
-"""Records of plugins in PostgreSQL."""
+"""Records that plugins keep in the job store."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,17 +18,17 @@ class PostgresRecords:
     async def insert_record(
         self, namespace: str, key: str, value: bytes, *, keep_for: timedelta | None = None
     ) -> bool:
-        """Store a record where none is, and remove some whose time is over (K1, K3)."""
-        return await self._done(_SQL["insert"], namespace, key, value, keep_for)
+        """Store a record unless one exists, and remove some expired ones (K1, K3)."""
+        return await self._had_effect(_SQL["insert"], namespace, key, value, keep_for)
 
     async def replace_record(
         self, namespace: str, key: str, expected: bytes, value: bytes
     ) -> bool:
-        """Replace the value of a record that has the expected one (K2)."""
-        return await self._done(_SQL["replace"], namespace, key, expected, value)
+        """Replace the value of a record if it is the expected one (K2)."""
+        return await self._had_effect(_SQL["replace"], namespace, key, expected, value)
 
     async def record(self, namespace: str, key: str) -> bytes | None:
-        """Return the value of a record."""
+        """Return the value of a record, or None."""
         async with self._database.connection() as connection:
             value: bytes | None = await connection.fetchval(_SQL["get"], namespace, key)
         return value
@@ -36,16 +36,16 @@ class PostgresRecords:
     async def records(
         self, namespace: str, *, after: str = "", limit: int = 100
     ) -> Sequence[Record]:
-        """Return records of a namespace, by key (K5)."""
+        """Return at most `limit` records of a namespace, by key (K5)."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["page"], namespace, after, limit)
         return [Record(key=row["key"], value=row["value"]) for row in rows]
 
     async def delete_record(self, namespace: str, key: str) -> bool:
-        """Delete a record."""
-        return await self._done(_SQL["delete"], namespace, key)
+        """Delete a record; return whether there was one."""
+        return await self._had_effect(_SQL["delete"], namespace, key)
 
-    async def _done(self, statement: str, *parameters: object) -> bool:
-        """Return whether a statement had an effect, which its one row says."""
+    async def _had_effect(self, statement: str, *parameters: object) -> bool:
+        """Return whether a statement had an effect; if so, it returns a row."""
         async with self._database.connection() as connection:
             return bool(await connection.fetchval(statement, *parameters))

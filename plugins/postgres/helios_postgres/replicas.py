@@ -1,4 +1,4 @@
-"""Where exports read: on a replica that has replayed past their instant, or on the primary."""
+"""Reads of exports: from a replica that has replayed past their instant, or from the primary."""
 
 import asyncio
 import time
@@ -32,17 +32,16 @@ _PAUSE = timedelta(milliseconds=50)
 
 
 class _Done(msgspec.Struct, Generic[T], frozen=True):
-    """What some reading gave, be it None."""
+    """A result, which may be None."""
 
     result: T
 
 
 class Replica:
     """
-    A streaming replica, used for as long as it answers and keeps up.
+    A streaming replica, used while it responds and keeps up.
 
-    It may be away when the server starts and come back later: it is tried again every now and
-    then.
+    It may be down when the server starts: it is tried again after each `AVOIDANCE`.
     """
 
     def __init__(self, settings: PostgresSettings, stack: AsyncExitStack) -> None:
@@ -54,10 +53,10 @@ class Replica:
 
     async def connect(self) -> None:
         """
-        Look whether the replica can be used.
+        Try to connect; a replica that is down or behind is avoided for a while.
 
         Raises:
-            ConfigurationError: Its address, user or database cannot; one that is away may come.
+            ConfigurationError: Its address, user or database cannot be used.
         """
         try:
             await self._opened()
@@ -71,7 +70,7 @@ class Replica:
     async def run(
         self, stamp: int, work: Work[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> _Done[T] | None:
-        """Do some reading as of an instant, or give None where the primary has to do it."""
+        """Run `work` in a read-only transaction, or return None if the replica cannot be used."""
         try:
             database = await self._opened()
             if database is None:
@@ -93,9 +92,9 @@ class Replica:
             return self._database
 
     async def _has_replayed(self, connection: Connection, stamp: int) -> bool:
-        """Wait for a while until the replica shows all that was committed before an instant."""
+        """Wait, at most `REPLAY`, until the replica has all that was committed up to a stamp."""
         deadline = time.monotonic() + REPLAY.total_seconds()
-        # Each look is a transaction of its own, so that what follows sees at least as much.
+        # Each check is a transaction of its own, so that the next one sees at least as much.
         while not await connection.fetchval(_SQL["replayed"], stamp):
             if time.monotonic() > deadline:
                 self._avoid(f"it is more than {REPLAY.total_seconds():g} s behind")
@@ -109,7 +108,7 @@ class Replica:
 
 
 class Reads:
-    """Reads of exports, each in one transaction that has no statement time-out."""
+    """Runs the reads of exports, each in one read-only transaction without statement timeout."""
 
     def __init__(self, primary: Database, replica: Replica | None = None) -> None:
         self.primary = primary
@@ -117,10 +116,10 @@ class Reads:
 
     async def run(self, stamp: int, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """
-        Do some reading as of an instant that is settled.
+        Run `work` on a replica that has replayed past a settled stamp, or on the primary.
 
         Raises:
-            BackendUnavailable: The primary cannot be asked either.
+            BackendUnavailable: The primary cannot be used either.
         """
         if self._replica is not None:
             done = await self._replica.run(stamp, work, *args, **kwargs)
@@ -129,16 +128,16 @@ class Reads:
         return await self.run_on_primary(work, *args, **kwargs)
 
     async def run_on_primary(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do some reading that needs what a replica does not have."""
+        """Run `work` on the primary: it needs something that is not replicated."""
         async with self.primary.transaction(read_only=True) as connection:
             await connection.execute(_SQL["as_export"])
             return await work(connection, *args, **kwargs)
 
 
 @asynccontextmanager
-async def reads(database: Database) -> AsyncIterator[Reads]:
+async def export_reads(database: Database) -> AsyncIterator[Reads]:
     """
-    Open the place where exports read, by the settings of an opened database.
+    Open the reads of exports, with a replica if the settings name one.
 
     Raises:
         ConfigurationError: The address of the replica cannot be used.

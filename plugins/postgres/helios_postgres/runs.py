@@ -1,4 +1,4 @@
-"""What there is of types, put together by the database to as few rows as shards need."""
+"""Runs: the extents of collections, merged by the database into as few rows as shards need."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ _SQL = read_statements("helios_postgres", "runs")
 
 
 class Holding(msgspec.Struct):
-    """What there is of a type that a view may show."""
+    """The extents of a type that may have something to show in a view, merged into runs."""
 
     runs: list[SeqRun] = msgspec.field(default_factory=list)
     last_stamp: int = -1
-    """When the last of it was written, at the latest."""
+    """A stamp not below that of its last version."""
 
 
 async def holdings(
@@ -25,19 +25,19 @@ async def holdings(
     pieces: Mapping[int, int | None],
     shown: Shown,
     *,
-    everybody: bool,
+    all_resources: bool,
     shard_bytes: int,
 ) -> Mapping[int, Holding]:
     """
-    Return what each collection holds, in runs that can be cut into its pieces.
+    Return the holding of each collection, in runs that can be cut into its pieces.
 
-    Collections that hold nothing are left out.
+    Collections with nothing to show are left out.
 
-    The pieces are those of `cut_shards`; None are as many as its bytes need. There are no more
-    than two runs for each, and one: extents between two cuts, and one that may be cut.
+    `pieces` is the number of shards per collection, None for as many as its bytes need. There are
+    at most 2 n + 1 runs for n pieces: the extents between two cuts, and one extent for each cut.
     """
     found = defaultdict[int, Holding](Holding)
-    query = _SQL["of_everybody"] if everybody else _SQL["of_patients"]
+    query = _SQL["of_all_resources"] if all_resources else _SQL["of_patients"]
     bounds = (shown.at, shown.since, shown.until)
     rows = await connection.fetch(
         query, list(pieces), list(pieces.values()), float(shard_bytes), *bounds

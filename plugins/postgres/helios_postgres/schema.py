@@ -1,9 +1,9 @@
-"""The schema of a database, and its way from any earlier version to this one."""
+"""The schema of a database, and its migrations."""
 
 from helios_core import ConfigurationError, Migrated, Migrations, index_outdated
 from helios_postgres.compartments import sum_compartments
 from helios_postgres.connections import Connection
-from helios_postgres.indexing import index_anew, is_indexed
+from helios_postgres.indexing import is_indexed, rebuild_index
 from helios_postgres.integrity import sum_extents
 
 UNSUMMED = 12
@@ -14,12 +14,12 @@ OLDEST_SERVER = 14
 
 
 def migrations() -> Migrations:
-    """Return the steps from an empty schema to this one."""
+    """Return the steps from an empty schema to the current one."""
     return Migrations.of("helios_postgres", distribution="helios-fhir-postgres")
 
 
 async def version_of(connection: Connection) -> int:
-    """Return the number of a schema's last migration; 0 if it has had none."""
+    """Return the number of the last migration that was applied, 0 if there is none."""
     if await connection.fetchval("SELECT to_regclass('schema_version') IS NULL"):
         return 0
     number: int = await connection.fetchval("SELECT coalesce(max(number), 0) FROM schema_version")
@@ -28,11 +28,12 @@ async def version_of(connection: Connection) -> int:
 
 async def check(connection: Connection, schema: str) -> None:
     """
-    Refuse a schema that this code cannot use as it is.
+    Check that the schema is the current one, and the server new enough.
 
     Raises:
-        SchemaOutdated: It needs `helios migrate`.
-        ConfigurationError: It is newer than the code, another program's, or the server is too old.
+        SchemaOutdated: The schema needs `helios migrate`.
+        ConfigurationError: The schema is newer than this code or belongs to another program, or
+            the server is too old.
     """
     await _check_server(connection)
     await _check_owner(connection, schema)
@@ -44,12 +45,12 @@ async def check(connection: Connection, schema: str) -> None:
 
 async def migrate(connection: Connection, schema: str, *, lock_key: int) -> Migrated:
     """
-    Make the schema, apply what is missing, add missing sums, and index what is not indexed.
+    Create the schema, apply missing migrations, add missing sums, rebuild an outdated index.
 
     Runs in one transaction. A concurrent caller waits, then finds nothing to do.
 
     Raises:
-        ConfigurationError: The schema is another program's, or the server is too old.
+        ConfigurationError: The schema belongs to another program, or the server is too old.
     """
     await _check_server(connection)
     async with connection.transaction():
@@ -70,12 +71,12 @@ async def migrate(connection: Connection, schema: str, *, lock_key: int) -> Migr
             if before <= UNSUMMED:
                 await sum_compartments(connection)
         if outdated:
-            await index_anew(connection)
+            await rebuild_index(connection)
         return Migrated(before=before, after=after, indexed=outdated and before > 0)
 
 
 async def _begin(connection: Connection, schema: str) -> None:
-    # CREATE SCHEMA asks for a right on the database even where the schema is there already.
+    # CREATE SCHEMA needs a right on the database even with IF NOT EXISTS.
     if await connection.fetchval("SELECT to_regnamespace(quote_ident($1)) IS NULL", schema):
         await connection.execute(f'CREATE SCHEMA "{schema}"')
     await connection.execute(
@@ -94,12 +95,12 @@ async def _check_server(connection: Connection) -> None:
 
 
 async def _check_owner(connection: Connection, schema: str) -> None:
-    """Refuse a schema with tables none of which is ours."""
+    """Raise an error if a schema has tables, but not ours."""
     tables = await connection.fetch(
         "SELECT tablename FROM pg_tables WHERE schemaname = $1", schema
     )
     if tables and "schema_version" not in {table["tablename"] for table in tables}:
         raise ConfigurationError(
-            f"schema {schema} of the PostgreSQL database belongs to another program; name another"
-            " one in HFS_POSTGRES_SCHEMA"
+            f"schema {schema} of the PostgreSQL database belongs to another program; set"
+            " HFS_POSTGRES_SCHEMA to another name"
         )

@@ -1,4 +1,4 @@
-"""Pages of a search: what may match, in the order asked for, looked at until a page is full."""
+"""Pages of a search: candidates are read in the requested order until a page is full."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -24,13 +24,13 @@ _SQL = read_statements("helios_postgres", "searching")
 
 
 CONTENTS_AT_ONCE = 100
-"""How many contents are asked for together."""
+"""How many contents one query reads at most."""
 
 BYTES_AT_ONCE = 4 * 1024 * 1024
-"""How many bytes of contents are asked for together, unless a single one is larger."""
+"""How many bytes of contents one query reads at most, unless a single one is larger."""
 
 NOTHING = 0
-"""A collection in which nothing is."""
+"""The number of a collection that does not exist."""
 
 
 async def search(
@@ -40,7 +40,7 @@ async def search(
     Return a page of a search.
 
     Raises:
-        InvalidParameter: `after` is not something a page in this order gave.
+        InvalidParameter: `after` is not from a page in this order.
     """
     ending = None if after is None else parse_page_token(after, query.order)
     searching = _Matching(Search(connection, collection, query.filter.prefilter()), query.filter)
@@ -49,7 +49,7 @@ async def search(
 
 
 class _Matching:
-    """One filter within one collection."""
+    """The matches of one filter within one collection."""
 
     def __init__(self, search: Search, condition: Filter) -> None:
         self._search = search
@@ -58,16 +58,16 @@ class _Matching:
     async def matches(
         self, order: SortOrder, after: PagePosition | None, count: int
     ) -> AsyncGenerator[StoredVersion]:
-        """Yield what matches, in order; `count` is how many will be needed."""
+        """Yield the matches in order; about `count` will be consumed."""
         async with aclosing(self._search.ordered(order, after)) as ordered:
             async for heads in ordered:
-                # One more, since whether there is a next page is asked as well.
+                # One more, to find out whether there is a next page.
                 async for found in self._among(heads, min(count + 1, CONTENTS_AT_ONCE)):
                     for stored in found:
                         yield stored
 
     async def total(self) -> int:
-        """Count all that match."""
+        """Count all matches."""
         if self._filter.passes_everything:
             extents = collection_range(self._search.number).extents
             return int(await self._search.connection.fetchval(_SQL["count"], *extents))
@@ -81,20 +81,21 @@ class _Matching:
     async def _among(
         self, heads: Sequence[Candidate], at_once: int
     ) -> AsyncIterator[list[StoredVersion]]:
-        """Yield those candidates that match, with their contents and in the same order."""
-        for some in cut(heads, at_once):
-            rows = await contents(self._search.connection, some)
+        """Yield the candidates that match, with their contents, in the same order."""
+        for run in cut(heads, at_once):
+            rows = await contents(self._search.connection, run)
             stored = {
                 seq: stored_version(self._filter.resource_type, row) for seq, row in rows.items()
             }
-            yield [each for head in some if self._matches(each := stored[head.seq])]
+            versions = [stored[head.seq] for head in run]
+            yield [version for version in versions if self._matches(version)]
 
     def _matches(self, stored: StoredVersion) -> bool:
         return stored.content is not None and self._filter.matches(stored.content)
 
 
 async def contents(connection: Connection, heads: Sequence[Candidate]) -> dict[int, Sequence[Any]]:
-    """Return versions with their contents, by seq, as `stored_version` takes them."""
+    """Return the rows of versions with their contents, by seq, for `stored_version`."""
     rows = await connection.fetch(_SQL["contents"], [head.seq for head in heads])
     return {seq: row for seq, *row in rows}
 

@@ -1,4 +1,4 @@
-"""What an operator can set about PostgreSQL."""
+"""The settings of PostgreSQL."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -12,7 +12,7 @@ SCHEMES = frozenset({"postgres", "postgresql"})
 
 
 class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which database, how many connections to it, and how long to wait for what."""
+    """The address of the database, and the limits of connections and waits."""
 
     database_url: Annotated[
         Secret,
@@ -30,8 +30,8 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
         Secret | None,
         Meta(
             title="postgresql://user@host:port/database",
-            description="A streaming replica that serves the reads of exports once it has"
-            " replayed past their transaction time",
+            description="A streaming replica that exports are read from once it has replayed past"
+            " their transaction time",
             extra={"default": "reads go to HFS_DATABASE_URL"},
         ),
     ] = None
@@ -51,8 +51,8 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             title="connections",
-            description="Connections a process opens at most for resources, to the database and"
-            " to the replica alike",
+            description="The most connections of a process for resources, to the database and"
+            " again to the replica",
         ),
     ] = 10
     job_pool_size: Annotated[
@@ -60,12 +60,12 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             title="connections",
-            description="Connections a process opens at most for jobs; one more listens for work",
+            description="The most connections of a process for jobs; one more listens for work",
         ),
     ] = 4
     connect_timeout: Annotated[
         timedelta,
-        Meta(title="seconds", description="How long to wait for a connection, new or free"),
+        Meta(title="seconds", description="How long to wait for a new or free connection"),
     ] = timedelta(seconds=10)
     statement_timeout: Annotated[
         timedelta,
@@ -79,38 +79,38 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta,
         Meta(
             title="seconds",
-            description="How long a kick-off waits for the writes under way to end before it is"
+            description="How long a kick-off waits for open write transactions before it is"
             " refused with 503",
         ),
     ] = timedelta(seconds=5)
 
     def __post_init__(self) -> None:
         """
-        Refuse the address of another database.
+        Check that the addresses are those of PostgreSQL.
 
         Raises:
             ConfigurationError: An address does not start with postgresql://.
         """
-        _refuse_others("HFS_DATABASE_URL", self.database_url)
+        _check_scheme("HFS_DATABASE_URL", self.database_url)
         if self.read_url is not None:
-            _refuse_others("HFS_POSTGRES_READ_URL", self.read_url)
+            _check_scheme("HFS_POSTGRES_READ_URL", self.read_url)
 
     @property
     def statement_timeout_ms(self) -> int:
-        """The statement time-out as PostgreSQL counts it."""
+        """The statement timeout in milliseconds, at least 1."""
         return max(1, self.statement_timeout // timedelta(milliseconds=1))
 
 
-def _refuse_others(name: str, url: Secret) -> None:
+def _check_scheme(name: str, url: Secret) -> None:
     scheme, found, _ = url.reveal().partition("://")
     if not found:
         raise ConfigurationError(
-            f"{name} is not an address; PostgreSQL needs one like"
+            f"{name} is not an address; set it to one like"
             " postgresql://user:password@host:5432/database"
         )
     if scheme not in SCHEMES:
         raise ConfigurationError(
-            f"{name} starts with {scheme}://, which plugin postgres cannot use; give"
-            " postgresql://user:password@host:5432/database, or select the plugin of that"
-            " database"
+            f"{name} starts with {scheme}://, which plugin postgres cannot use; set it to an"
+            " address like postgresql://user:password@host:5432/database, or select the plugin"
+            " of that database"
         )

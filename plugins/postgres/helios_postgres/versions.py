@@ -23,7 +23,7 @@ from helios_postgres.searching import CONTENTS_AT_ONCE, contents, cut
 _SQL = read_statements("helios_postgres", "versions")
 
 EXTENTS_AT_ONCE = 8
-"""How many extents are looked into together; at first it is one."""
+"""How many extents one query reads at most; the first query reads one."""
 
 _BEFORE_ALL = -FOREVER
 
@@ -37,10 +37,10 @@ async def versions(
     after: str | None,
 ) -> VersionPage:
     """
-    Return a page of versions; what tells those of one instant apart is their seq.
+    Return a page of versions, newest first; those of the same instant are ordered by seq.
 
     Raises:
-        InvalidParameter: `after` is not something a page gave.
+        InvalidParameter: `after` is not the `next` of a page.
     """
     last = VersionPosition(FOREVER, FOREVER) if after is None else parse_version_token(after)
     page = PageBuilder(count)
@@ -60,15 +60,15 @@ async def _versions(
     last: VersionPosition,
     count: int,
 ) -> AsyncGenerator[tuple[Candidate, StoredVersion]]:
-    """Yield the versions behind one with what stands for them in an order."""
+    """Yield the versions after a position, each with its head."""
     names = {collection: name for name, collection in collections.items()}
-    # One more, since whether there is a next page is asked as well.
+    # One more, to find out whether there is a next page.
     at_once = min(count + 1, CONTENTS_AT_ONCE)
     async with aclosing(_heads(connection, list(names), query, last)) as windows:
         async for heads in windows:
-            for some in cut(heads, at_once):
-                rows = await contents(connection, some)
-                for head in some:
+            for run in cut(heads, at_once):
+                rows = await contents(connection, run)
+                for head in run:
                     name = names[head.seq >> COLLECTION_BITS]
                     yield head, stored_version(name, rows[head.seq])
 
@@ -77,21 +77,19 @@ async def _heads(
     connection: Connection, collections: list[int], query: VersionQuery, last: VersionPosition
 ) -> AsyncGenerator[list[Candidate]]:
     """
-    Yield the versions behind one, newest first, without their contents.
+    Yield the heads of versions after a position, newest first.
 
-    Extents overlap in time where several writers were at work. What is newer than the next extent
-    can be given; the rest waits for it.
+    Extents of several types or concurrent writers overlap in time. Versions that are newer than
+    the next extent can be yielded at once; older ones wait until that extent has been read.
     """
     until = min(to_stamp(query.until), last.stamp)
     since = _BEFORE_ALL if query.since is None else to_stamp(query.since)
     current_from = None if query.current_from is None else to_stamp(query.current_from)
     waiting: list[Candidate] = []
-    looked_at, size, edge = 0, 1, FOREVER
+    done, size, edge = 0, 1, FOREVER
     while edge > _BEFORE_ALL:
-        *extents, edge = await _next_extents(
-            connection, collections, (until, since), (size, looked_at)
-        )
-        looked_at, size = looked_at + size, min(2 * size, EXTENTS_AT_ONCE)
+        *extents, edge = await _next_extents(connection, collections, (until, since), (size, done))
+        done, size = done + size, min(2 * size, EXTENTS_AT_ONCE)
         rows = await connection.fetch(
             _SQL["in_extents"], extents, until, since, last.stamp, last.number, current_from
         )
@@ -107,7 +105,7 @@ async def _next_extents(
     period: tuple[int, int],
     window: tuple[int, int],
 ) -> list[int]:
-    """Return some extents and, last, the newest stamp of those behind them."""
+    """Return the next extents and, as the last item, the newest stamp of those after them."""
     size, offset = window
     rows = await connection.fetch(_SQL["newest_extents"], collections, *period, size + 1, offset)
     edge = rows[size][1] if len(rows) > size else _BEFORE_ALL

@@ -1,4 +1,4 @@
-"""What a view means in SQL: bounds of seqs, bounds of stamps, and whose resources."""
+"""Views as parameters of SQL statements."""
 
 import msgspec
 
@@ -7,27 +7,27 @@ from helios_core.fhir import FOREVER, to_stamp
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """Which versions a view shows."""
+    """The versions that a view shows, without regard to its cohort."""
 
     at: int
     since: int
-    """Shown are versions that became current strictly after it."""
+    """Versions must have become current after this stamp, exclusive; -1 without `_since`."""
     until: int
-    """Shown are versions that became current strictly before it."""
-    everybody: bool
-    """Whether resources outside every compartment are shown."""
+    """Versions must have become current before this stamp, exclusive."""
+    all_resources: bool
+    """Whether resources outside of all compartments are shown."""
 
     def parameters(self, seqs: SeqRange) -> tuple[int, int, int, int, int, bool]:
         """Return the parameters $1 to $6 of a statement with the fragment `shown`."""
-        return (seqs.first, seqs.end, self.at, self.since, self.until, self.everybody)
+        return (seqs.first, seqs.end, self.at, self.since, self.until, self.all_resources)
 
 
 def shown_by(view: ExportView) -> Shown:
-    """Return which versions a view shows, its cohort aside."""
+    """Return the versions that a view shows, without regard to its cohort."""
     since, until = view.request.since, view.request.until
     return Shown(
         at=to_stamp(view.transaction_time),
         since=-1 if since is None else to_stamp(since),
         until=FOREVER if until is None else to_stamp(until),
-        everybody=view.request.level is Level.SYSTEM or view.cohort is not None,
+        all_resources=view.request.level is Level.SYSTEM or view.cohort is not None,
     )

@@ -1,4 +1,4 @@
-"""Windows: runs of extents that are read in one go."""
+"""Windows: runs of extents that are read by one query."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ _SQL = read_statements("helios_postgres", "windows")
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of seqs and how much is in it, whatever is shown of that."""
+    """A run of seqs, with the rows and bytes in it, whether shown or not."""
 
     seqs: SeqRange
     rows: int
@@ -20,7 +20,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def windows_of(connection: Connection, seqs: SeqRange, shown: Shown) -> list[Window]:
-    """Return one window for each extent that may hold something of a view, in order."""
+    """Return one window per extent that may have something that a view shows, in order."""
     rows = await connection.fetch(
         _SQL["extents"], *seqs.extents, shown.at, shown.since, shown.until
     )
@@ -30,8 +30,8 @@ async def windows_of(connection: Connection, seqs: SeqRange, shown: Shown) -> li
     ]
 
 
-def joined(windows: Sequence[Window], batch_bytes: int) -> Iterator[Window]:
-    """Join neighbours as long as they fit into a batch together."""
+def join_windows(windows: Sequence[Window], batch_bytes: int) -> Iterator[Window]:
+    """Join adjacent windows as long as they fit into one batch."""
     start = 0
     while start < len(windows):
         end, rows, size = start, 0, 0

@@ -1,4 +1,4 @@
-"""Write changes: new versions, the ends of old ones, and what planning counts."""
+"""Writing: new versions, the endings of old ones, and the counts of extents."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +26,8 @@ from helios_postgres.indexing import IndexSums, Postings
 
 _SQL = read_statements("helios_postgres", "writing")
 
-RACES = 10
-"""How often a write is begun anew because others created the same resources at the same time."""
+RETRIES = 10
+"""How often a write is repeated because others created the same resources concurrently."""
 
 _HEAD_COLUMNS = (
     *(
@@ -51,11 +51,10 @@ _ENDING_COLUMNS = ("seq", "until_stamp", "collection", "version_id", "id")
 
 class Writer:
     """
-    Applies changes to a database that others write to as well.
+    Applies changes, concurrently with other writers.
 
-    Writers of one resource wait for each other at its head, where heads are locked in one order,
-    so that nobody waits in a circle. Writers of different resources share nothing they could wait
-    for.
+    Writers of the same resource wait for each other at its head. Heads are locked in one order, so
+    that there are no deadlocks. Writers of different resources never wait for each other.
     """
 
     def __init__(self, database: Database, clock: Clock, collections: Collections) -> None:
@@ -79,7 +78,7 @@ class Writer:
         deleted = {change.resource_type for change in changes} - put
         collections |= await self._collections.find(tenant, fhir_version, deleted)
         keyed = changes_by_key(changes, collections)
-        for _ in range(RACES):
+        for _ in range(RETRIES):
             try:
                 return await self._database.write(self._apply, fhir_version, keyed)
             except BackendUnavailable as error:
@@ -103,7 +102,7 @@ class Writer:
         held = await extents.hold(connection, {draft.key[0] for draft in drafting.drafts})
         stamp = await self._clock.write_stamp(connection)
         journal = _Journal(drafting, stamp, fhir_version)
-        filled = await extents.place(connection, journal.drafts, held)
+        filled = await extents.assign_seqs(connection, journal.drafts, held)
         index = await journal.store(connection)
         sums = CompartmentSums()
         await extents.count_begun(connection, filled, stamp, index, sums)
@@ -113,7 +112,7 @@ class Writer:
 
 
 class _Journal:
-    """The rows one transaction is going to write; those of a collection follow each other."""
+    """The rows that one transaction will write, sorted by collection."""
 
     def __init__(self, drafting: Drafting, stamp: int, fhir_version: FHIRVersion) -> None:
         self.stamp = stamp
@@ -206,10 +205,7 @@ async def _lock(connection: Connection, keys: set[Key]) -> dict[Key, Head]:
 
 
 async def _look_up_patients(connection: Connection, drafts: Iterable[Draft]) -> None:
-    """Set the compartments of deletions to those of what they end.
-
-    So they reach the same exports.
-    """
+    """Set the patients of deletions to those of the versions they end, for the same exports."""
     unknown = defaultdict[int, list[Draft]](list)
     for draft in drafts:
         if draft.patients is None and draft.before is not None:

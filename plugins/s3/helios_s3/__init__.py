@@ -1,11 +1,11 @@
-"""Resources, and export output, in S3 buckets that any number of processes share."""
+"""Resources and export output in S3 buckets, shared by any number of processes."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from helios_core import API_LEVEL, Backend, DataProvider, OutputStore, Reach, hookimpl, in_thread
-from helios_s3.allocator import keep_little
+from helios_s3.allocator import return_freed_memory
 from helios_s3.buckets import Bucket
 from helios_s3.compaction import Compactor
 from helios_s3.log import Log
@@ -39,14 +39,14 @@ async def _open(settings: S3Settings) -> AsyncIterator[S3OutputStore]:
 @asynccontextmanager
 async def open_data_provider(settings: S3ResourceSettings) -> AsyncIterator[S3DataProvider]:
     """
-    Open the resources of a bucket, which may be empty.
+    Open a data provider on a bucket, which may be empty.
 
     Raises:
-        ConfigurationError: The server ignores conditions, the bucket is that of output or does
-            not exist, or the credentials cannot be used.
+        ConfigurationError: The server ignores conditional requests, the bucket is used for output
+            or does not exist, or the credentials cannot be used.
         BackendUnavailable: The bucket cannot be reached.
     """
-    keep_little()
+    return_freed_memory()
     bucket = await in_thread(Bucket, settings)
     try:
         await claim_for_resources(bucket)
@@ -68,7 +68,7 @@ async def open_data_provider(settings: S3ResourceSettings) -> AsyncIterator[S3Da
 
 @hookimpl
 def helios_data_provider() -> Backend[DataProvider]:
-    """Offer a bucket as the place of the resources."""
+    """Offer resources in a bucket."""
     return Backend(
         api_level=API_LEVEL,
         reach=Reach.MACHINES,

@@ -1,11 +1,11 @@
-"""How the process keeps memory that was freed."""
+"""Settings of glibc's memory allocator."""
 
 import ctypes
 import functools
 
 ARENAS = 2
 MAPPED_BYTES = 1024 * 1024
-"""A buffer of this size is mapped for itself, and so given back when it is freed."""
+"""Buffers of this size are mapped separately, and returned to the system when they are freed."""
 
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
@@ -13,12 +13,12 @@ _M_ARENA_MAX = -8
 
 
 @functools.cache
-def keep_little() -> None:
+def return_freed_memory() -> None:
     """
-    Have glibc keep little of what was freed; another C library is left alone.
+    Make glibc return freed memory to the system; do nothing with other C libraries.
 
-    By itself it keeps tens of megabytes for each thread that ever had a large buffer, since it
-    counts those as usual from then on. Compaction has such buffers in every thread.
+    By default, glibc keeps tens of megabytes for each thread that ever had a large buffer, since
+    it then expects more of that size. Compaction has such buffers in every thread.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

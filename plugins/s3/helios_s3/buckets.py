@@ -1,4 +1,4 @@
-"""A bucket as its two drivers see it: obstore moves the bytes, botocore the rest."""
+"""A bucket, used through two drivers: obstore transfers content, botocore does all else."""
 
 import atexit
 import functools
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from obstore.store import RetryConfig, S3Config, S3Credential
 
 KEEP_CREDENTIALS = timedelta(minutes=5)
-"""botocore renews temporary credentials 10 minutes before they end or earlier."""
+"""How long obstore keeps credentials; botocore renews them 10 minutes or more before they end."""
 
 DEFAULT_REGION = "us-east-1"
 
 
 def retries(*, most: int, seconds: float) -> "RetryConfig":
-    """Return how often and for how long a failed request is repeated."""
+    """Return a configuration of how often and how long a failed request is repeated."""
     return {
         "max_retries": most,
         "backoff": {
@@ -44,20 +44,20 @@ def retries(*, most: int, seconds: float) -> "RetryConfig":
 
 
 RETRIES = retries(most=10, seconds=120)
-"""Long enough for a server to be restarted, short enough for its next lease to be asked for."""
+"""Retries long enough for the restart of a server, and short enough for the renewal of a lease."""
 
 _loader = functools.cache(botocore.loaders.create_loader)
-"""botocore's description of S3 takes longer to read than all else that opens a bucket."""
+"""Cached, since reading botocore's description of S3 takes most of the time to open a bucket."""
 
 SETTLE_SECONDS = 0.1
-"""How long the driver's threads have to come to rest before the process ends."""
+"""How long the process waits for the driver's threads before it ends."""
 
 _REQUEST_TIMEOUT = timedelta(minutes=5)
-"""For one block of an upload, or one window of a download with a slow client at its end."""
+"""The timeout of one block of an upload, or of one window of a download to a slow client."""
 
 
-def quiet() -> None:
-    """Keep the driver's own debug lines, which show signatures and credentials, out of the log."""
+def silence_debug_logs() -> None:
+    """Keep debug lines of botocore, which contain signatures and credentials, out of the log."""
     for name in ("botocore", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -65,28 +65,28 @@ def quiet() -> None:
 @functools.cache
 def settle_at_exit() -> None:
     """
-    Have the process wait for the driver's threads before it ends.
+    Make the process wait for the driver's threads before it ends.
 
-    They let go of Python's objects a moment after their result is there, and one that does so
-    while the interpreter ends aborts the process (before Python 3.14).
+    They release Python objects a moment after they have returned their result. Before Python 3.14,
+    a release during the shutdown of the interpreter aborts the process.
     """
     atexit.register(time.sleep, SETTLE_SECONDS)
 
 
 class Bucket:
-    """One bucket with the credentials and addresses under which it is used."""
+    """One bucket, with the credentials and addresses for it."""
 
     def __init__(self, settings: S3Settings | S3ResourceSettings) -> None:
         self.name = settings.bucket
         self.prefix = f"{settings.prefix}/" if settings.prefix else ""
         self.settings = settings
-        quiet()
+        silence_debug_logs()
         settle_at_exit()
         self._session = botocore.session.Session(profile=settings.profile)
         with _configured():
             models = _loader(self._session.get_config_variable("data_path"))
             self._session.register_component("data_loader", models)
-            self._credentials = self._found_credentials()
+            self._credentials = self._load_credentials()
             region = settings.bucket_region or self._session.get_config_variable("region")
         self.region: str = region or DEFAULT_REGION
         endpoint: str = settings.endpoint or self.client.meta.endpoint_url
@@ -97,14 +97,14 @@ class Bucket:
         self.signer = self._store(public.rstrip("/")) if public else self.store
 
     def close(self) -> None:
-        """Close the connections; a bucket that was closed is not used again."""
+        """Close the connections; the bucket must not be used afterwards."""
         if "client" in vars(self):
             self.client.close()
 
     @functools.cached_property
     def client(self) -> Any:  # noqa: ANN401  botocore has no types
         """
-        The client of botocore, which is only made where one is needed.
+        The client of botocore, created when it is first used.
 
         Raises:
             ConfigurationError: The AWS configuration cannot be used.
@@ -120,14 +120,14 @@ class Bucket:
                     connect_timeout=5,
                     read_timeout=30,
                     retries={"mode": "standard", "total_max_attempts": 4},
-                    # Checksums beyond the signature are unknown to many servers other than AWS.
+                    # Many servers other than AWS do not know checksums beyond the signature.
                     request_checksum_calculation="when_required",
                     response_checksum_validation="when_required",
                 ),
             )
 
     def attributes(self, name: str, *, gzip: bool) -> dict[str, str]:
-        """Return the headers of a stored part, so that a link responds as the server would."""
+        """Return the headers to store with a part, so that signed URLs respond like the server."""
         attributes = {
             "Content-Type": "application/fhir+ndjson",
             "Content-Disposition": f'attachment; filename="{name}"',
@@ -141,7 +141,7 @@ class Bucket:
 
     @property
     def storage(self) -> dict[str, str]:
-        """How objects are stored, in the words of botocore."""
+        """The options of botocore for how objects are stored."""
         own = self.settings
         options = {
             "ServerSideEncryption": own.encryption.value if own.encryption else None,
@@ -150,7 +150,7 @@ class Bucket:
         }
         return {name: value for name, value in options.items() if value}
 
-    def _found_credentials(self) -> Any:  # noqa: ANN401  botocore has no types
+    def _load_credentials(self) -> Any:  # noqa: ANN401  botocore has no types
         own = self.settings
         if own.access_key_id and own.secret_access_key:
             self._session.set_credentials(
@@ -163,13 +163,13 @@ class Bucket:
             raise ConfigurationError(
                 f"there are no credentials for the {own.use} bucket; set "
                 f"{own.variables}_ACCESS_KEY_ID and {own.variables}_SECRET_ACCESS_KEY, or "
-                "give the process a profile or role of AWS"
+                "run the process with a profile or role of AWS"
             )
         return found
 
     @property
     def _in_path(self) -> bool:
-        # No certificate is good for a dotted bucket name before a host.
+        # No certificate matches a bucket name with dots in front of the host.
         return self.settings.force_path_style or "." in self.name
 
     def _store(self, endpoint: str) -> S3Store:
@@ -191,7 +191,7 @@ class Bucket:
         )
 
     def _refuse_http(self) -> None:
-        # The address may come from the AWS configuration, which the settings do not see.
+        # The address may come from the AWS configuration, which the settings do not check.
         if urlsplit(self.endpoint).scheme == "http" and not self.settings.allow_http:
             raise ConfigurationError(
                 f"the {self.settings.use} bucket would be reached without TLS at {self.endpoint};"
@@ -209,10 +209,10 @@ def _configured() -> Iterator[None]:
 
 
 def _provider_of(credentials: Any) -> "Callable[[], S3Credential]":  # noqa: ANN401  botocore
-    """Return the credential provider of the driver, which keeps it; so it keeps no bucket."""
+    """Return a credential provider; obstore keeps it, so it must not refer to the bucket."""
 
     def credential() -> "S3Credential":
-        # The driver calls it in threads of its own, where there is no event loop to wait in.
+        # obstore calls it in threads of its own, which have no event loop.
         frozen = credentials.get_frozen_credentials()
         return {
             "access_key_id": frozen.access_key,

@@ -1,9 +1,9 @@
 """
-Compaction: the tail of the log becomes a sorted run, and runs of one level become one.
+Compaction: the tail of the log becomes a sorted run, and runs of one level are merged into one.
 
-Both write extents first, under names of their own, then a checkpoint that names them, as the next
-commit. A process that is killed before leaves extents that nobody names, which are removed later.
-Two processes that do the same write twice, and one of them finds that the other was faster.
+Both first write extents under new names, then a checkpoint that refers to them, as the next
+commit. A process that is killed in between leaves extents without a reference, which are removed
+later. If two processes compact the same commits, the second one discards its run.
 """
 
 import asyncio
@@ -16,31 +16,31 @@ import structlog
 
 from helios_core import BackendError, in_thread
 from helios_s3.compartments import CompartmentWriter, Entry, merged_entries, sorted_entries
-from helios_s3.encoding import Block, Checkpoint, Commit, Found, Run
+from helios_s3.encoding import Block, Checkpoint, Commit, Run, StoredRow
 from helios_s3.extents import ExtentBuilder
 from helios_s3.log import GRACE_SECONDS, State, checkpoint_key, commit_key, elapsed
-from helios_s3.objects import Missing
+from helios_s3.objects import MissingObject
 from helios_s3.reading import chunks
 from helios_s3.rows import Rows
 
 TAIL_BYTES = 16 * 1024 * 1024
 TAIL_ROWS = 16_000
 TAIL_COMMITS = 500
-"""With more than any of these, the tail becomes a run."""
+"""If the tail exceeds any of these, it is flushed to a run."""
 
 HIGHEST_SHARE = 1.5
-"""With so many times more than any of these, writes wait for that."""
+"""Writes wait for compaction if the tail exceeds any of these limits by this factor."""
 
 KEYS_AT_ONCE = 1000
 
 RUNS_PER_LEVEL = 8
-"""With so many runs of one level they are merged."""
+"""This many runs of one level are merged."""
 
 EXTENT_GRACE_SECONDS = 86_400.0
-"""How long an extent that no checkpoint names is kept, since a merge may be writing it."""
+"""How long an extent without a reference is kept, since a merge may be writing it."""
 
 LONGEST_SECONDS = EXTENT_GRACE_SECONDS / 3
-"""How long a run may take to write; its first extents could be gone if it took longer."""
+"""How long the writing of a run may take, so that its first extents are not removed."""
 
 CLEANING_SECONDS = 600
 RETRY_SECONDS = 30
@@ -48,47 +48,47 @@ RETRY_SECONDS = 30
 _EXTENTS = "extents"
 
 Following = Callable[[Checkpoint], Checkpoint | None]
-"""Returns the checkpoint that follows on one, or None if it can no longer."""
+"""Returns the checkpoint that replaces the current one, or None if the run is superfluous."""
 
 
 class Compactor:
-    """Compacts in the background of a process that writes."""
+    """Compacts the log in the background of a process that writes."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._log = rows.log
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._working = asyncio.Lock()
         self._cleaned_at = float("-inf")
 
     def notice(self) -> None:
-        """Look whether there is something to do; called after every write."""
+        """Request a compaction if the tail is long enough; called after every write."""
         if self._tail_share() >= 1:
-            self._asked.set()
+            self._requested.set()
 
     async def relieve(self) -> None:
-        """Wait until the tail is short enough to be held in memory."""
+        """Compact at once if the tail is too long to be kept in memory."""
         if self._tail_share() >= HIGHEST_SHARE:
             await self.compact()
 
     async def run(self) -> None:
-        """Compact whenever that is asked for, until cancelled."""
+        """Compact on request, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._asked.wait()
-            self._asked.clear()
+            await self._requested.wait()
+            self._requested.clear()
             try:
                 await self.compact()
                 if loop.time() - self._cleaned_at > CLEANING_SECONDS:
                     await self.clean()
                     self._cleaned_at = loop.time()
-            except (BackendError, Missing) as error:
-                # What was written stays in the log, and the next write asks again.
+            except (BackendError, MissingObject) as error:
+                # The commits remain in the log, and the next write requests a compaction.
                 structlog.get_logger().warning("compaction.failed", error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def compact(self, *, everything: bool = False) -> None:
-        """Write down the tail if it is long enough, then merge runs while there are too many."""
+        """Flush the tail if it is long enough, then merge runs while a level has too many."""
         async with self._working:
             if everything or self._tail_share() >= 1:
                 await self._flush(self._log.state)
@@ -97,16 +97,16 @@ class Compactor:
                     return
 
     async def clean(self) -> None:
-        """Remove what the newest checkpoint makes superfluous and has been there long enough."""
+        """Remove objects that the newest checkpoint makes superfluous, after a grace period."""
         await self._log.refresh()
         state = self._log.state
         if not state.checkpoint_number:
             return
-        # Whoever starts must find this checkpoint, though the process that made it may have died.
+        # New processes must find this checkpoint, even if its process died before the mark.
         mark = checkpoint_key(state.checkpoint_number)
         await self._log.objects.put(mark, b"")
         marks = [found async for found in self._log.objects.list("checkpoints")]
-        # By the clock of the server, which has been there at least.
+        # The server's time is at least this.
         now = max(found.modified for found in marks)
         superfluous = now - timedelta(seconds=GRACE_SECONDS)
         abandoned = now - timedelta(seconds=EXTENT_GRACE_SECONDS)
@@ -136,10 +136,10 @@ class Compactor:
         return max(tail.bytes / TAIL_BYTES, tail.rows / TAIL_ROWS, tail.commits / TAIL_COMMITS)
 
     async def _flush(self, state: State) -> None:
-        """Make a run of the tail."""
+        """Write the tail as a run."""
         through, based_on = state.number, state.checkpoint.through
         writer = _RunWriter(self._rows)
-        by_collection = defaultdict[str, list[Found]](list)
+        by_collection = defaultdict[str, list[StoredRow]](list)
         for collection, found in state.tail.all_rows():
             by_collection[collection].append(found)
         for collection, rows in by_collection.items():
@@ -156,28 +156,28 @@ class Compactor:
         await self._commit(following, run, writer.began_at)
 
     async def _merge(self, merged: Sequence[Run]) -> bool:
-        """Make one run of several; return whether that became a checkpoint."""
+        """Merge runs into one; return whether the result was committed."""
         names = {run.name for run in merged}
         writer = _RunWriter(self._rows)
         for collection in sorted(set[str]().union(*(run.collections for run in merged))):
             async for window in self._rows.scan_runs(merged, collection):
                 await writer.add(collection, window)
-                del window  # or it would be kept while the next one is read
+                del window  # or it would stay in memory while the next one is read
             async for entries in merged_entries(self._rows, merged, collection):
                 await writer.add_entries(collection, entries)
                 del entries
-        run = await writer.finish(level=1 + max(each.level for each in merged))
+        run = await writer.finish(level=1 + max(source.level for source in merged))
 
         def following(current: Checkpoint) -> Checkpoint | None:
-            if not names <= {each.name for each in current.runs}:
+            if not names <= {other.name for other in current.runs}:
                 return None
-            kept = (each for each in current.runs if each.name not in names)
+            kept = (other for other in current.runs if other.name not in names)
             return Checkpoint(current.through, (*kept, run))
 
         return await self._commit(following, run, writer.began_at)
 
     async def _commit(self, following: Following, run: Run, began_at: float) -> bool:
-        """Make a checkpoint the next commit, or discard a run that is superfluous by now."""
+        """Commit the following checkpoint; if the run is superfluous by now, discard it."""
         token = uuid4().hex
         async with self._log.appending:
             while (checkpoint := following(self._log.state.checkpoint)) is not None:
@@ -195,7 +195,7 @@ class Compactor:
 
 
 class _RunWriter:
-    """Writes sorted rows into extents."""
+    """Writes a run: sorted rows as extents, and sorted entries as segments."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -206,23 +206,23 @@ class _RunWriter:
         self._builder = self._next_builder()
         self._latest = ("", "")
 
-    async def add(self, collection: str, found: Sequence[Found]) -> None:
-        """Take sorted rows of a collection, and read their lines."""
+    async def add(self, collection: str, found: Sequence[StoredRow]) -> None:
+        """Add sorted rows of a collection, whose lines are read here."""
         for chunk in chunks(found):
             lines = await self._rows.stored_lines(chunk)
-            for each, line in zip(chunk, lines, strict=True):
-                following = (collection, each.row.id)
+            for stored, line in zip(chunk, lines, strict=True):
+                following = (collection, stored.row.id)
                 if following != self._latest and self._builder.full:
                     await self._end_extent()
                 self._latest = following
-                self._builder.add(collection, each.row, None if each.row.deleted else line)
+                self._builder.add(collection, stored.row, None if stored.row.deleted else line)
 
     async def add_entries(self, collection: str, entries: Sequence[Entry]) -> None:
-        """Take what the compartments have of a collection, sorted."""
+        """Add sorted compartment entries of a collection."""
         await self._compartments.add(collection, entries)
 
     async def finish(self, *, level: int) -> Run:
-        """Return the run, whose extents are all in the bucket."""
+        """Return the run, after writing all its extents."""
         await self._end_extent()
         segments = await self._compartments.finish()
         return Run(self._name, level, tuple(self._blocks), segments)
@@ -241,7 +241,7 @@ class _RunWriter:
 
 
 def _mergeable(checkpoint: Checkpoint) -> list[Run] | None:
-    """Return the runs of the lowest level that has too many of them."""
+    """Return the runs of the lowest level with too many runs, or None."""
     by_level = defaultdict[int, list[Run]](list)
     for run in checkpoint.runs:
         by_level[run.level].append(run)

@@ -1,10 +1,10 @@
 """
-Compartments: copies of versions in which what belongs to one patient lies together.
+Compartments: copies of versions, grouped by patient.
 
-Each run has one beside its blocks, sorted by collection, patient, id and version, in compressed
-pieces. So a cohort costs by what its patients have, whatever else the collections hold. A version
-is in the compartments of its patients, and of those whom the resource left with it, so that the
-last version in a compartment always says whether the resource is still in it.
+Each run has such copies beside its blocks, sorted by collection, patient, id and version, in
+compressed pieces. So the cost of a cohort depends on its patients' resources, not on the size of
+collections. A version is in the compartments of its patients, and in those that the resource
+leaves with it, so that the last version in a compartment says whether the resource is still in it.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from xxhash import xxh3_64_intdigest
 from helios_core import ExportView, Shard, TypeKey, in_thread
 from helios_s3.encoding import (
     SHARED,
-    Found,
     Piece,
     Row,
     Run,
     Segment,
+    StoredRow,
     collection_of,
     encode_directory,
     require_intact,
@@ -36,20 +36,20 @@ from helios_s3.views import Shown, shown_by
 
 PIECE_BYTES = 128 * 1024
 PIECE_ROWS = 256
-"""So that a patient with little is not read with thousands of others."""
+"""Limits of a piece, so that a patient with few resources is not read with thousands of others."""
 SEGMENT_BYTES = 8 * 1024 * 1024
 
 MARK = "~"
-"""How the bounds of a shard begin that are patients, and not ids of resources."""
+"""The prefix of shard bounds that are patients instead of resource ids."""
 
 BATCH_BYTES = 8 * 1024 * 1024
 BATCH_PATIENTS = 256
 
 AHEAD_BYTES = 1024 * 1024
-"""How much of a segment is asked for at once where all of it is read."""
+"""How many bytes of a segment one request reads if the whole segment is read."""
 
 LEVEL = 1
-"""How hard pieces are compressed: as quickly as can be."""
+"""The compression level of pieces: the fastest."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -65,12 +65,12 @@ _encoder = msgspec.msgpack.Encoder()
 _entries = msgspec.msgpack.Decoder(list[Entry])
 
 
-def sorted_entries(found: Iterable[Found]) -> list[Entry]:
-    """Return the entries of versions whose lines are in memory."""
+def sorted_entries(found: Iterable[StoredRow]) -> list[Entry]:
+    """Return the sorted entries of versions whose lines are in memory."""
     entries = [
-        Entry(patient, each.row, each.line or b"")
-        for each in found
-        for patient in each.row.compartments
+        Entry(patient, stored.row, stored.line or b"")
+        for stored in found
+        for patient in stored.row.compartments
     ]
     entries.sort(key=_order)
     return entries
@@ -90,7 +90,7 @@ class CompartmentWriter:
         self._bytes = 0
 
     async def add(self, collection: str, entries: Iterable[Entry]) -> None:
-        """Take the next entries, all of one collection."""
+        """Add the next entries, all of one collection."""
         for entry in entries:
             full = self._bytes >= PIECE_BYTES or len(self._entries) >= PIECE_ROWS
             if full or collection != self._collection:
@@ -100,7 +100,7 @@ class CompartmentWriter:
             self._bytes += len(entry.line) + len(entry.row.patients) + 1
 
     async def finish(self) -> tuple[Segment, ...]:
-        """Return the segments, all of which are in the bucket."""
+        """Return the segments, after writing all of them."""
         await self._end_piece()
         await self._end_segment()
         return tuple(self._segments)
@@ -150,15 +150,17 @@ async def merged_entries(
     rows: Rows, runs: Sequence[Run], collection: str
 ) -> AsyncIterator[list[Entry]]:
     """
-    Yield the entries of a collection in runs, sorted, in windows.
+    Yield the entries of a collection in several runs, merged and sorted, in windows.
 
     Raises:
-        Missing: A segment was removed meanwhile.
+        MissingObject: A segment was removed meanwhile.
     """
     readers = [_Reader(rows, await _pieces_of(rows, run, collection)) for run in runs]
     while True:
         await asyncio.gather(*(reader.fill() for reader in readers))
-        bound = min((_order(each.read[-1]) for each in readers if each.has_more), default=None)
+        bound = min(
+            (_order(reader.read[-1]) for reader in readers if reader.has_more), default=None
+        )
         window = [entry for reader in readers for entry in reader.take(bound)]
         if not window:
             return
@@ -167,7 +169,7 @@ async def merged_entries(
 
 
 class _Reader:
-    """Reads pieces one after the other, and asks for several at once."""
+    """Reads the pieces of one run in order, several per request."""
 
     def __init__(self, rows: Rows, pieces: Sequence[tuple[Segment, Piece]]) -> None:
         self.read = list[Entry]()
@@ -177,11 +179,11 @@ class _Reader:
 
     @property
     def has_more(self) -> bool:
-        """Whether there are pieces behind what was read."""
+        """Whether there are pieces that were not read yet."""
         return bool(self._packed or self._pieces)
 
     async def fill(self) -> None:
-        """Read the next piece if there is nothing left of the one before."""
+        """Read the next piece if all entries before were taken."""
         if self.read or not self.has_more:
             return
         if not self._packed:
@@ -201,11 +203,11 @@ class _Reader:
             end = piece.range[1]
         [packed] = await self._rows.ranges(segment.extent, [(first.offset, end)])
         for piece in pieces:
-            begin, after = (place - first.offset for place in piece.range)
+            begin, after = (offset - first.offset for offset in piece.range)
             self._packed.append((segment, piece, packed[begin:after]))
 
     def take(self, bound: tuple[str, str, int] | None) -> list[Entry]:
-        """Take away what is read up to, and including, a bound."""
+        """Remove and return the entries that were read, up to and including a bound."""
         end = len(self.read) if bound is None else bisect_right(self.read, bound, key=_order)
         taken, self.read = self.read[:end], self.read[end:]
         return taken
@@ -215,18 +217,18 @@ async def estimate(
     rows: Rows, view: ExportView, resource_type: str
 ) -> tuple[int, list[tuple[str, float, float]]]:
     """
-    Return how many entries have to be read for the cohort of a view, and parts of what is shown.
+    Return how many entries must be read for the cohort of a view, and estimates for its shards.
 
-    Each part has the patient with whom it begins, resources and bytes.
+    Each estimate is a patient, and the resources and bytes from this patient on.
     """
     shown, collection = shown_by(view), collection_of(TypeKey.of(view.request, resource_type))
     patients = await in_thread(_patients_between, view, None, None)
 
-    async def look(moment: Moment) -> tuple[list[Piece], Tail]:
+    async def read(moment: Moment) -> tuple[list[Piece], Tail]:
         picked = await _picked(rows, moment.runs, collection, [SHARED, *patients])
         return [piece for _, piece in picked], moment.tail
 
-    pieces, tail = await rows.repeated(look)
+    pieces, tail = await rows.repeated(read)
     parts = list[tuple[str, float, float]]()
     for piece in pieces:
         first, last = bisect_left(patients, piece.first), bisect_right(patients, piece.last)
@@ -234,21 +236,21 @@ async def estimate(
             share = min(1.0, (last - first) / piece.patients)
             parts.append((patients[first], piece.rows * share, piece.bytes * share))
     cohort = shown.patients or frozenset()
-    for patient, each in tail.in_compartments(collection, cohort):
-        owner = _owner(shown, each.row)
+    for patient, stored in tail.in_compartments(collection, cohort):
+        owner = _owner(shown, stored.row)
         if owner is not None and patient in (owner, SHARED):
-            parts.append((owner, not each.row.deleted, each.row.size + 1))
+            parts.append((owner, not stored.row.deleted, stored.row.size + 1))
     return sum(piece.rows for piece in pieces), sorted(parts)
 
 
 async def shown_of_cohort(
     rows: Rows, view: ExportView, shard: Shard
-) -> AsyncIterator[list[Found]]:
+) -> AsyncIterator[list[StoredRow]]:
     """
-    Yield what a view shows of the patients of a shard, in windows, deletions included.
+    Yield the rows of a shard's patients that a view shows, in windows, deletions included.
 
-    What belongs to several patients is shown with the first of them that is in the cohort, so one
-    order comes of it: by patient and id.
+    The order is by patient and id. A resource of several patients is shown with the first of them
+    that is in the cohort.
     """
     shown = shown_by(view)
     collection = collection_of(TypeKey.of(view.request, shard.resource_type))
@@ -262,14 +264,14 @@ async def shown_of_cohort(
 
         batch, entries = await rows.repeated(following)
         yield await in_thread(_shown, shown, batch, entries)
-        del entries  # or they would be kept while the next ones are read
+        del entries  # or they would stay in memory while the next ones are read
         patients = patients[len(batch) :]
 
 
 async def _batch(
     rows: Rows, moment: Moment, collection: str, patients: Sequence[str]
 ) -> tuple[list[str], list[Entry]]:
-    """Return the first of some patients, and all entries of their compartments."""
+    """Return the next batch of patients, and all entries of their compartments."""
     batch = [*patients[:BATCH_PATIENTS]]
     while True:
         names = [SHARED, *batch]
@@ -280,14 +282,14 @@ async def _batch(
     by_segment = defaultdict[Segment, list[Piece]](list)
     for segment, piece in picked:
         by_segment[segment].append(piece)
-    wanted = frozenset(names)
+    compartments = frozenset(names)
     read = await asyncio.gather(
-        *(_read(rows, segment, pieces, wanted) for segment, pieces in by_segment.items())
+        *(_read(rows, segment, pieces, compartments) for segment, pieces in by_segment.items())
     )
     entries = [entry for of_segment in read for entry in of_segment]
     entries += (
-        Entry(patient, each.row, each.line or b"")
-        for patient, each in moment.tail.in_compartments(collection, frozenset(batch))
+        Entry(patient, stored.row, stored.line or b"")
+        for patient, stored in moment.tail.in_compartments(collection, frozenset(batch))
     )
     return batch, entries
 
@@ -300,8 +302,8 @@ async def _read(
     def unpacked() -> list[Entry]:
         return [
             entry
-            for piece, each in zip(pieces, packed, strict=True)
-            for entry in _unpack(segment, piece, each)
+            for piece, content in zip(pieces, packed, strict=True)
+            for entry in _unpack(segment, piece, content)
             if entry.patient in patients
         ]
 
@@ -309,7 +311,7 @@ async def _read(
 
 
 async def _pieces_of(rows: Rows, run: Run, collection: str) -> list[tuple[Segment, Piece]]:
-    """Return all pieces that a run has of a collection."""
+    """Return all pieces of a collection in a run."""
     return [
         (segment, piece)
         for segment in run.segments
@@ -322,7 +324,7 @@ async def _pieces_of(rows: Rows, run: Run, collection: str) -> list[tuple[Segmen
 async def _picked(
     rows: Rows, runs: Sequence[Run], collection: str, patients: Sequence[str]
 ) -> list[tuple[Segment, Piece]]:
-    """Return the pieces that may have entries of sorted patients."""
+    """Return the pieces that may have entries of these sorted patients."""
     low, high = (collection, patients[0]), (collection, patients[-1])
     segments = [
         segment
@@ -348,33 +350,33 @@ def _between(
         yield piece
 
 
-def _shown(shown: Shown, batch: Sequence[str], entries: Iterable[Entry]) -> list[Found]:
-    """Return what is shown with one of the patients of a batch."""
-    versions = {(each.row.id, each.row.version_id): each for each in entries}
+def _shown(shown: Shown, batch: Sequence[str], entries: Iterable[Entry]) -> list[StoredRow]:
+    """Return the rows that are shown with one of the patients of a batch, by patient and id."""
+    versions = {(entry.row.id, entry.row.version_id): entry for entry in entries}
     found = [
-        Found(each.row, None, 0, None if each.row.deleted else each.line)
-        for _, each in sorted(versions.items())
+        StoredRow(entry.row, None, 0, None if entry.row.deleted else entry.line)
+        for _, entry in sorted(versions.items())
     ]
     patients = frozenset(batch)
     with_owners = [
-        (owner, each)
-        for each in current_at(found, shown.at)
-        if shown.shows(each.row)
-        and (owner := _owner(shown, each.row)) is not None
+        (owner, stored)
+        for stored in current_at(found, shown.at)
+        if shown.shows(stored.row)
+        and (owner := _owner(shown, stored.row)) is not None
         and owner in patients
     ]
     with_owners.sort(key=_owner_and_id)
-    return [each for _, each in with_owners]
+    return [stored for _, stored in with_owners]
 
 
 def _owner(shown: Shown, row: Row) -> str | None:
-    """Return the patient of a cohort with whom a version is shown."""
+    """Return the patient of the cohort with whom a version is shown, or None."""
     cohort = shown.patients or frozenset()
-    return min((each for each in row.patients.split() if each in cohort), default=None)
+    return min((patient for patient in row.patients.split() if patient in cohort), default=None)
 
 
 def _patients_between(view: ExportView, start: str | None, end: str | None) -> list[str]:
-    """Return the sorted patients of a cohort within the bounds of a shard."""
+    """Return the sorted patients of a cohort from `start`, inclusive, to `end`, exclusive."""
     patients = sorted(() if view.cohort is None else view.cohort.patients)
     first = 0 if start is None else bisect_left(patients, start.removeprefix(MARK))
     last = len(patients) if end is None else bisect_left(patients, end.removeprefix(MARK))
@@ -394,7 +396,7 @@ def _order(entry: Entry) -> tuple[str, str, int]:
     return entry.patient, entry.row.id, entry.row.version_id
 
 
-def _owner_and_id(owned: tuple[str, Found]) -> tuple[str, str]:
+def _owner_and_id(owned: tuple[str, StoredRow]) -> tuple[str, str]:
     return owned[0], owned[1].row.id
 
 

@@ -1,4 +1,4 @@
-"""Bytes of one object on their way out of the bucket."""
+"""Downloads of one object from the bucket."""
 
 from collections.abc import AsyncIterator
 
@@ -8,14 +8,14 @@ from obstore.store import S3Store
 
 CHUNK_BYTES = 1024 * 1024
 WINDOW_BYTES = 32 * 1024 * 1024
-"""How much one request asks for: a slow client holds no request open for hours."""
+"""How many bytes one request reads, so that a slow client does not keep it open for hours."""
 
 
 async def windows(store: S3Store, key: str, *, start: int, end: int) -> AsyncIterator[bytes]:
     """
     Stream the bytes of an object from `start`, inclusive, to `end`, exclusive.
 
-    An answer that breaks off is asked for again from there, as long as each try gets further.
+    A response that breaks off is resumed by another request, as long as each one gets further.
     """
     while start < end:
         begun = start

@@ -1,4 +1,4 @@
-"""What is written to the primary bucket: commits, rows, blocks, and their encoding."""
+"""The records of the primary bucket (commits, rows, blocks, ...) and their encoding."""
 
 import sys
 from array import array
@@ -20,13 +20,13 @@ _DELETED = -1
 _COLLECTION = attrgetter("collection")
 
 HASH_BYTES = 8
-"""How long the hash of an id is."""
+"""The length of the hash of an id."""
 
 MOST_PATIENTS = 16
-"""A version of more patients is not in their compartments, but in one that is always read."""
+"""A version of more patients is not in their compartments, but in the shared one."""
 
 SHARED = "*"
-"""The compartment that is always read; no id is lower."""
+"""The shared compartment, which is always read; it sorts before all ids."""
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -35,17 +35,17 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: str
     version_id: int
     stamp: int
-    """When it became current."""
+    """The stamp at which it became current, in microseconds since 1970."""
     size: int
     """The bytes of its line, -1 for a deletion."""
     content_hash: int
-    """As `Resource.content_hash`; 0 for a deletion."""
+    """As in `Resource.content_hash`; 0 for a deletion."""
     line_hash: int
-    """As `line_hash` of the line; 0 for a deletion."""
+    """The `line_hash` of the line; 0 for a deletion."""
     patients: str
-    """The ids of the patients whose compartments it is in; a deletion keeps those before it."""
+    """The ids of its patients, separated by spaces; a deletion keeps those of its predecessor."""
     left: str = ""
-    """The ids of those whose compartments only the version before was in."""
+    """The ids of patients of the version before whose compartments the resource left."""
 
     @property
     def deleted(self) -> bool:
@@ -54,7 +54,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def compartments(self) -> Collection[str]:
-        """The compartments in which it is, be it as what left them."""
+        """The compartments that it is stored in, including those that it left."""
         patients = {*self.patients.split(), *self.left.split()}
         return (SHARED,) if len(patients) > MOST_PATIENTS else patients
 
@@ -83,31 +83,31 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     latest: int
     """The stamps of the rows lie between these, both inclusive."""
     offset: int
-    """Where the block begins in the extent."""
+    """The offset of the block in the extent."""
     line_bytes: int
     row_bytes: int
     row_hash: int
     """The 64-bit XXH3 hash of the encoded rows."""
     ids: int
-    """How many different ids there are."""
+    """The number of different ids."""
     id_hash: int
     """The 64-bit XXH3 hash of the encoded hashes of the ids."""
 
     @property
     def row_range(self) -> tuple[int, int]:
-        """Where in the extent the rows are."""
+        """The byte range of the rows in the extent."""
         begin = self.offset + self.line_bytes
         return begin, begin + self.row_bytes
 
     @property
     def id_range(self) -> tuple[int, int]:
-        """Where in the extent the hashes of the ids are."""
+        """The byte range of the hashes of the ids in the extent."""
         begin = self.offset + self.line_bytes + self.row_bytes
         return begin, begin + self.ids * HASH_BYTES
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
-    """Some versions of one collection in the compartments of some patients, compressed."""
+    """Entries of some patients in one collection, compressed."""
 
     collection: str
     first: str
@@ -116,7 +116,7 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
     patients: int
     rows: int
     bytes: int
-    """About what its lines have."""
+    """The approximate size of its lines."""
     offset: int
     size: int
     hash: int
@@ -124,51 +124,51 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def start(self) -> tuple[str, str]:
-        """What sorts it by where it begins."""
+        """Its sort key by the first patient."""
         return self.collection, self.first
 
     @property
     def end(self) -> tuple[str, str]:
-        """What sorts it by where it ends."""
+        """Its sort key by the last patient."""
         return self.collection, self.last
 
     @property
     def range(self) -> tuple[int, int]:
-        """Where in the extent it is."""
+        """Its byte range in the extent."""
         return self.offset, self.offset + self.size
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
-    """An extent of pieces that follow each other, and of the list of these pieces."""
+    """An extent of adjacent pieces, followed by its directory: the list of these pieces."""
 
     extent: str
     first: tuple[str, str]
     last: tuple[str, str]
     """The start of the first piece and the end of the last one."""
     offset: int
-    """Where the list begins in the extent."""
+    """The offset of the directory in the extent."""
     size: int
     hash: int
-    """The 64-bit XXH3 hash of the encoded list."""
+    """The 64-bit XXH3 hash of the encoded directory."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):
-    """Blocks that follow each other by collection and id, and do not overlap."""
+    """Blocks sorted by collection and id, which do not overlap."""
 
     name: str
     level: int
-    """0 as it comes from the log; one more each time that runs are merged."""
+    """0 for a run from the log; merged runs have one more than their sources."""
     blocks: tuple[Block, ...]
     segments: tuple[Segment, ...]
-    """The same versions, as they are in compartments."""
+    """The same versions by compartment."""
 
     @property
     def collections(self) -> Iterator[str]:
-        """The names of the collections that it has rows of, without a look at every block."""
-        place = 0
-        while place < len(self.blocks):
-            yield self.blocks[place].collection
-            place = bisect_right(self.blocks, self.blocks[place].collection, key=_COLLECTION)
+        """The names of its collections, found without reading every block."""
+        index = 0
+        while index < len(self.blocks):
+            yield self.blocks[index].collection
+            index = bisect_right(self.blocks, self.blocks[index].collection, key=_COLLECTION)
 
     def blocks_of(self, collection: str) -> Sequence[Block]:
         """Return the blocks of a collection."""
@@ -177,12 +177,13 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def extents(self) -> set[str]:
-        """The names of all objects that it needs."""
-        return {block.extent for block in self.blocks} | {each.extent for each in self.segments}
+        """The keys of all its objects."""
+        blocks = {block.extent for block in self.blocks}
+        return blocks | {segment.extent for segment in self.segments}
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
-    """All that the commits up to one of them have written, as sorted runs."""
+    """All versions of the commits up to one of them, in sorted runs."""
 
     through: int = 0
     """The number of the last commit whose rows are in the runs."""
@@ -190,27 +191,27 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True):
-    """One object of the log: rows, whose lines follow it in their order, or a checkpoint."""
+    """An object of the log: rows, followed by their lines in the same order, or a checkpoint."""
 
     number: int
-    """Its place in the log, by which one is noticed that lies in the place of another."""
+    """Its number in the log, to detect an object under the key of another one."""
     token: str
-    """What tells the writer of the commit from others that tried to make it."""
+    """A random token, by which a writer recognizes its own commit."""
     stamp: int
-    """The stamp of its rows; at least that of the commit before, and more if it has rows."""
+    """The stamp of its rows; not below that of the commit before, and above it with rows."""
     rows: tuple[tuple[str, tuple[Row, ...]], ...] = ()
     """By collection."""
     checkpoint: Checkpoint | None = None
 
 
-class Found(NamedTuple):
-    """A row, and where its line is."""
+class StoredRow(NamedTuple):
+    """A row, and the location of its line."""
 
     row: Row
     block: Block | None
     """None if the line is in memory."""
     offset: int
-    """Where the line begins in the extent."""
+    """The offset of the line in the extent."""
     line: bytes | None
     """The line if it is in memory."""
 
@@ -222,18 +223,18 @@ _pieces = msgspec.msgpack.Decoder(list[Piece])
 
 
 def collection_of(key: TypeKey | ResourceKey) -> str:
-    """Return the name under which a collection is stored."""
+    """Return the stored name of a collection."""
     return f"{key.tenant}/{key.fhir_version}/{key.resource_type}"
 
 
 def key_of(collection: str) -> TypeKey:
-    """Return the key of a collection by the name under which it is stored."""
+    """Return the key of a collection from its stored name."""
     tenant, fhir_version, resource_type = collection.split("/")
     return TypeKey(tenant, FHIRVersion(fhir_version), resource_type)
 
 
 def encode_commit(commit: Commit, lines: Iterable[bytes]) -> bytes:
-    """Return the object of a commit; `lines` are those of its rows that have any."""
+    """Return the object of a commit; `lines` are those of its rows, without deletions."""
     head = _encoder.encode(commit)
     sums = len(head).to_bytes(8, "big") + xxh3_64_intdigest(head).to_bytes(8, "big")
     return b"".join((_MAGIC, sums, head, *lines))
@@ -241,10 +242,10 @@ def encode_commit(commit: Commit, lines: Iterable[bytes]) -> bytes:
 
 def decode_commit(number: int, body: bytes) -> tuple[Commit, list[bytes]]:
     """
-    Return a commit and the lines behind it.
+    Return a commit and its lines.
 
     Raises:
-        BackendError: It is not what was written.
+        BackendError: The object is damaged.
     """
     end = _HEAD + int.from_bytes(body[len(_MAGIC) : len(_MAGIC) + 8], "big")
     head = body[_HEAD:end]
@@ -269,7 +270,7 @@ def _damaged_commit(number: int) -> BackendError:
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:
-    """Return the rows of a block as they are stored."""
+    """Return the encoded rows of a block."""
     return _encoder.encode(rows)
 
 
@@ -278,26 +279,28 @@ def decode_rows(block: Block, encoded: bytes) -> list[Row]:
     Return the rows of a block.
 
     Raises:
-        BackendError: They are not what was written.
+        BackendError: They are damaged.
     """
     require_intact(block, encoded, block.row_hash)
     return _rows.decode(encoded)
 
 
-def offset_of(block: Block, rows: Sequence[Row], place: int) -> int:
-    """Return where in the extent the line of one of the rows of a block begins."""
-    return block.offset + sum(row.size + 1 for row in rows[:place])
+def offset_of(block: Block, rows: Sequence[Row], index: int) -> int:
+    """Return the offset in the extent of the line of the row with an index."""
+    return block.offset + sum(row.size + 1 for row in rows[:index])
 
 
-def found_rows(block: Block, rows: Sequence[Row]) -> list[Found]:
+def found_rows(block: Block, rows: Sequence[Row]) -> list[StoredRow]:
     """Return all rows of a block with the offsets of their lines."""
-    sizes = (row.size + 1 for row in rows)  # of a deletion that is 0
+    sizes = (row.size + 1 for row in rows)  # 0 for a deletion
     offsets = accumulate(sizes, initial=block.offset)
-    return [Found(row, block, offset, None) for row, offset in zip(rows, offsets, strict=False)]
+    return [
+        StoredRow(row, block, offset, None) for row, offset in zip(rows, offsets, strict=False)
+    ]
 
 
 def encode_directory(pieces: Sequence[Piece]) -> bytes:
-    """Return the list of the pieces of a segment as it is stored."""
+    """Return the encoded directory of a segment."""
     return _encoder.encode(pieces)
 
 
@@ -306,20 +309,20 @@ def decode_directory(segment: Segment, encoded: bytes) -> list[Piece]:
     Return the pieces of a segment.
 
     Raises:
-        BackendError: The list is not what was written.
+        BackendError: The directory is damaged.
     """
     require_intact(segment, encoded, segment.hash)
     return _pieces.decode(encoded)
 
 
 def hash_id(resource_id: str) -> int:
-    """Return the hash of an id in the list that a block has of its ids."""
+    """Return the 64-bit hash of an id."""
     return xxh3_64_intdigest(resource_id.encode())
 
 
 def encode_hashes(ids: Iterable[str]) -> bytes:
     """Return the sorted hashes of ids, 8 bytes each and the lowest first."""
-    hashes = array("Q", sorted(hash_id(each) for each in ids))
+    hashes = array("Q", sorted(map(hash_id, ids)))
     return _little(hashes).tobytes()
 
 
@@ -328,7 +331,7 @@ def decode_hashes(block: Block, encoded: bytes) -> "array[int]":
     Return the hashes of the ids of a block.
 
     Raises:
-        BackendError: They are not what was written.
+        BackendError: They are damaged.
     """
     require_intact(block, encoded, block.id_hash)
     hashes = array("Q")
@@ -337,21 +340,21 @@ def decode_hashes(block: Block, encoded: bytes) -> "array[int]":
 
 
 def holds(hashes: "array[int]", hashed: int) -> bool:
-    """Return whether a hash is among sorted ones."""
-    place = bisect_left(hashes, hashed)
-    return place < len(hashes) and hashes[place] == hashed
+    """Return whether a hash is in sorted hashes."""
+    index = bisect_left(hashes, hashed)
+    return index < len(hashes) and hashes[index] == hashed
 
 
-def require_intact(place: Block | Segment, encoded: bytes, expected: int) -> None:
+def require_intact(part: Block | Segment, encoded: bytes, expected: int) -> None:
     """
-    Compare a part of an extent with its hash.
+    Check that a part of an extent agrees with its hash.
 
     Raises:
-        BackendError: It is not what was written.
+        BackendError: The part is damaged.
     """
     if xxh3_64_intdigest(encoded) != expected:
         raise BackendError(
-            f"extent {place.extent} of the primary bucket is damaged; restore the object from a"
+            f"extent {part.extent} of the primary bucket is damaged; restore the object from a"
             " backup"
         )
 

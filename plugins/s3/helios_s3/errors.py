@@ -1,4 +1,4 @@
-"""What the errors of the drivers mean to an operator."""
+"""Errors of the drivers, explained to operators."""
 
 import re
 from types import MappingProxyType
@@ -10,20 +10,20 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from helios_core import BackendUnavailable
 
 FAILURES = (BaseError, BotoCoreError, ClientError, UndefinedModelAttributeError, OSError)
-"""What a request to the bucket can end with; obstore has FileNotFoundError for a 404."""
+"""Errors of a request to the bucket; obstore raises FileNotFoundError for a 404."""
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CONDITIONS = MappingProxyType(
     {
-        "AccessDenied": "refuses it; give the credentials the rights of docs/how-to/s3.md",
+        "AccessDenied": "refuses access; give the credentials the rights of docs/how-to/s3.md",
         "ExpiredToken": "refuses credentials that have expired; renew them",
         "InvalidAccessKeyId": "does not know the access key id; correct the credentials",
         "InvalidRange": "holds less of a part than was published; start the export again",
         "NoSuchBucket": "does not exist; create it",
         "NoSuchUpload": "no longer has the upload of this part; it was removed meanwhile",
         "QuotaExceeded": "has used up its quota; raise it or remove exports",
-        "RequestTimeTooSkewed": "has another time than this machine; set the clocks",
+        "RequestTimeTooSkewed": "has a different time than this machine; set the clocks",
         "SignatureDoesNotMatch": "does not accept the secret access key; correct the credentials",
         "XMinioStorageFull": "is on a server that is out of space; free some",
     }
@@ -31,7 +31,7 @@ _CONDITIONS = MappingProxyType(
 
 
 def code_of(error: BaseException) -> str:
-    """Return the code with which S3 refused, or the HTTP status, or an empty text."""
+    """Return the error code of S3, else the HTTP status, else an empty string."""
     if isinstance(error, ClientError):
         return error.response.get("Error", {}).get("Code", "")
     text = str(error)
@@ -40,7 +40,7 @@ def code_of(error: BaseException) -> str:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status of the answer, or None if there was none."""
+    """Return the HTTP status of the response, or None without one."""
     if isinstance(error, ClientError):
         status: int | None = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return status
@@ -49,7 +49,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def meaning(error: BaseException) -> str:
-    """Return the meaning of an error for the bucket, as a clause without a key or an address."""
+    """Return what is wrong with the bucket, as a clause without a key or an address."""
     if known := _CONDITIONS.get(code_of(error)):
         return known
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
@@ -57,12 +57,12 @@ def meaning(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return _CONDITIONS["NoSuchUpload"]
     if code := code_of(error):
-        return f"answers with {code}"
+        return f"responds with {code}"
     return "cannot be reached"
 
 
 def unavailable(error: BaseException) -> BackendUnavailable:
-    """Log an error for the operator, and give the one to raise in its place."""
+    """Log an error, and return the one to raise instead."""
     reason = meaning(error)
     structlog.get_logger().warning(
         "output.failed", code=code_of(error), reason=reason, error=type(error).__name__

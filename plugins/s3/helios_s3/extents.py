@@ -1,4 +1,4 @@
-"""Extents: objects in which the rows of many commits lie sorted, in blocks."""
+"""Extents: objects with the rows of many commits, sorted, in blocks."""
 
 from xxhash import xxh3_64_intdigest
 
@@ -10,13 +10,13 @@ EXTENT_BYTES = 12 * 1024 * 1024
 
 
 class ExtentBuilder:
-    """The bytes of one extent, to which rows are added in their order."""
+    """Builds the bytes of one extent from sorted rows."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.blocks: list[Block] = []
         self.hashes: list[bytes] = []
-        """The encoded hashes of the ids of each block."""
+        """For each block, the encoded hashes of its ids."""
         self._pieces: list[bytes] = []
         self._rows: list[Row] = []
         self._lines: list[bytes] = []
@@ -27,11 +27,11 @@ class ExtentBuilder:
 
     @property
     def full(self) -> bool:
-        """Whether the next id belongs into another extent."""
+        """Whether the next id must go into another extent."""
         return self._size + self._line_bytes >= EXTENT_BYTES
 
     def add(self, collection: str, row: Row, line: bytes | None) -> None:
-        """Take a row and, unless it is a deletion, its line."""
+        """Add a row, with its line unless it is a deletion."""
         following = collection != self._collection or not self._ids or row.id != self._ids[-1]
         if collection != self._collection or (following and self._is_block):
             self._end_block()
@@ -44,7 +44,7 @@ class ExtentBuilder:
             self._line_bytes += len(line) + 1
 
     def finish(self) -> bytes:
-        """Return the extent."""
+        """Return the bytes of the extent."""
         self._end_block()
         return b"".join(self._pieces)
 

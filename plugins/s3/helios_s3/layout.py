@@ -1,4 +1,4 @@
-"""Where everything lies: {prefix}/{tenant}/{job}/{part}, and nothing of ours anywhere else."""
+"""Keys: every part is {prefix}/{tenant}/{job}/{part}; marks and probes begin with a dot."""
 
 from helios_core import PartKey, job_path
 
@@ -6,14 +6,14 @@ OWNER_MARK = ".helios-owner"
 """The object that says which job store the prefix belongs to."""
 
 RESOURCES_MARK = ".helios-resources"
-"""The object that says that the prefix is one of resources."""
+"""The object that says that the prefix holds resources."""
 
 PROBE = ".helios-probe"
-"""How the objects begin with which a starting process tries its rights."""
+"""The prefix of objects with which a starting process tests its rights."""
 
 
 def job_prefix(prefix: str, tenant: str, job_id: str) -> str:
-    """Return the prefix of the keys of one job and of no other."""
+    """Return the prefix of the keys of one job."""
     return f"{prefix}{job_path(tenant, job_id)}/"
 
 
@@ -32,6 +32,6 @@ def job_of(prefix: str, object_key: str) -> tuple[str, str] | None:
 
 
 def folders_around(prefix: str) -> list[str]:
-    """Return the prefixes that a prefix lies in, the whole bucket first, without itself."""
+    """Return the prefixes that contain a prefix, from the whole bucket inwards."""
     parts = prefix.split("/")[:-1]
     return ["".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts))]

@@ -1,9 +1,9 @@
 """
-The log of the primary bucket: commits that are numbered, each made by one conditional request.
+The log of the primary bucket: numbered commits, each created by one conditional request.
 
-`log/N` is commit N. Whoever creates it has made it; whoever finds it there reads it and tries the
-next number. A checkpoint is a commit like any other. It says which sorted runs hold everything up
-to an earlier commit, and the empty object `checkpoints/N` says where it is.
+`log/N` is commit N. A process that creates the object has committed; one that finds it there reads
+it and tries the next number. A checkpoint is a commit as well: it names the sorted runs that hold
+everything up to an earlier commit. The empty object `checkpoints/N` marks commit N as one.
 """
 
 import asyncio
@@ -17,37 +17,37 @@ from helios_s3.objects import Objects
 from helios_s3.tail import Tail
 
 GRACE_SECONDS = 3600.0
-"""How long an object is kept at least once a checkpoint makes it superfluous."""
+"""How long an object is kept after a checkpoint has made it superfluous."""
 
 TRUSTED_SECONDS = GRACE_SECONDS / 3
 """
-How long a process may rest on what it knows of the log.
+How long a process may rely on what it has read of the log.
 
-Within this time no commit can have been made and removed again, so that its number looks free:
-two clocks that measure one time do not differ threefold.
+Within this time no commit can have been created and removed again, so that its number would look
+free: the clocks of two machines do not differ threefold in measuring a duration.
 """
 
 READ_AHEAD = 16
-"""Commits that are read at once where there are many, and small ones."""
+"""How many small commits are read at once."""
 
 SMALL_BYTES = 256 * 1024
 
-UNSURE_SECONDS = 30.0
-"""For how long a commit whose answer was lost is made again."""
+RETRY_SECONDS = 30.0
+"""For how long a commit is repeated whose response was lost."""
 
 FIRST_PAUSE_SECONDS = 0.05
 
 Lines = Sequence[bytes]
 
-RELOADS = 5
-"""How often the log is read from a checkpoint that turns out to be superseded."""
+ATTEMPTS = 5
+"""How often the log is read again if its checkpoint was superseded meanwhile."""
 
 
 class Moment(NamedTuple):
     """
-    Runs, and the tail behind them: together they have every version up to a commit.
+    Runs and the tail after them, which together have every version up to a commit.
 
-    A checkpoint that is made later changes neither. A tail gets the rows of later commits.
+    A later checkpoint changes neither; later commits are appended to the tail.
     """
 
     runs: Sequence[Run]
@@ -55,101 +55,101 @@ class Moment(NamedTuple):
 
 
 class State:
-    """The log up to one commit, as read from a checkpoint on."""
+    """The log up to one commit, as it was read from a checkpoint on."""
 
     def __init__(
         self, checked_at: float, checkpoint: Checkpoint, checkpoint_number: int = 0
     ) -> None:
         self.number = checkpoint.through
-        """The number of the last commit that is known."""
+        """The number of the last commit that was read."""
         self.stamp = 0
-        """The stamp of that commit: all later ones have higher stamps for their rows."""
+        """The stamp of that commit; rows of later commits have higher ones."""
         self.checkpoint = checkpoint
         self.checkpoint_number = checkpoint_number
-        """The number of the commit that is the checkpoint; 0 if there has been none."""
+        """The number of the commit with the checkpoint, 0 without one."""
         self.tail = Tail()
         self.checked_at = checked_at
-        """Every commit that was made before this time is known."""
+        """All commits before this time were read; see `elapsed`."""
 
     @property
     def moment(self) -> Moment:
-        """What a look goes by that waits for the bucket."""
+        """A consistent set of runs and tail for a read that waits for the bucket."""
         return Moment(self.checkpoint.runs, self.tail)
 
     @property
     def trusted(self) -> bool:
-        """Whether no commit behind those it knows can have been made and removed again."""
+        """Whether no commit after the last one can have been created and removed again."""
         return elapsed() - self.checked_at < TRUSTED_SECONDS
 
     def apply(self, number: int, commit: Commit, lines: Sequence[bytes]) -> None:
-        """Take the next commit, unless it has been read meanwhile."""
+        """Apply the next commit, unless it was applied meanwhile."""
         if number != self.number + 1:
             return
         self.number, self.stamp = number, max(self.stamp, commit.stamp)
         self.tail.append(number, commit, lines)
         if commit.checkpoint is not None:
             self.checkpoint, self.checkpoint_number = commit.checkpoint, number
-            self.tail = self.tail.behind(commit.checkpoint.through)
+            self.tail = self.tail.after(commit.checkpoint.through)
 
 
 class Log:
-    """What one process knows of the log."""
+    """The log as one process has read it."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self.state = State(float("-inf"), Checkpoint())
         self.appending = asyncio.Lock()
-        """Held by whoever makes a commit, so that one process does not compete with itself."""
+        """Held during a commit, so that tasks of one process do not compete."""
         self._refreshing = asyncio.Lock()
 
     def next_stamp(self) -> int:
-        """Return the stamp of a next commit."""
+        """Return the stamp for a next commit with rows."""
         return max(_wall(), self.state.stamp + 1)
 
     def settled_stamp(self) -> int:
-        """Return the stamp of a commit without rows."""
+        """Return the stamp for a next commit without rows."""
         return max(_wall(), self.state.stamp)
 
     async def refresh(self) -> None:
         """Read every commit that was made before this call."""
-        asked_at = elapsed()
+        called_at = elapsed()
         async with self._refreshing:
-            if self.state.checked_at >= asked_at:
+            if self.state.checked_at >= called_at:
                 return
             if not self.state.trusted or not await self._read_on(self.state):
                 await self._reload()
 
     async def ensure(self, stamp: int | None) -> None:
-        """Know every commit with a stamp up to this one; None is all that there are now."""
+        """Read all commits with a stamp up to this one; None stands for all that exist now."""
         if stamp is None or stamp > self.state.stamp or not self.state.trusted:
             await self.refresh()
 
     async def require(self, stamp: int) -> None:
         """
-        Know every commit with a stamp up to that of a settled instant.
+        Read all commits with a stamp up to a settled one.
 
         Raises:
-            BackendError: The commit that settled it is gone.
+            BackendError: The commit with the settled stamp is missing.
         """
         await self.ensure(stamp)
         if stamp > self.state.stamp:
             raise BackendError(
-                "the log of the primary bucket ends before an instant that was settled, so its"
-                " last commits are gone; restore the objects from a backup"
+                "the log of the primary bucket ends before the transaction time of an export: its"
+                " last commits are missing; restore the objects from a backup"
             )
 
     async def reload(self) -> None:
-        """Begin again at the newest checkpoint."""
+        """Read the log again from the newest checkpoint."""
         async with self._refreshing:
             await self._reload()
 
     async def append(self, after: State, commit: Commit, lines: Lines = ()) -> bool:
         """
-        Make a commit, which rests on a state up to the one before; return whether it is made.
+        Commit after a state; return False if another commit has got the number.
 
         Raises:
-            BackendUnavailable: The bucket cannot be used, or whether the commit was made cannot be
-                said.
+            BackendUnavailable: The bucket cannot be used, or it is unknown whether the commit was
+                created.
         """
         number, body = commit.number, await in_thread(encode_commit, commit, lines)
         if self.state is not after or after.number + 1 != number or not after.trusted:
@@ -157,30 +157,30 @@ class Log:
         key, began_at = commit_key(number), elapsed()
         if await self._create(key, body):
             if not after.trusted:
-                # The name may have been free because the commit that had it was removed.
+                # The key may have been free because another commit with it was removed.
                 raise BackendUnavailable(
-                    "the process stood still while it wrote to the primary bucket; read the"
+                    "the process was suspended while it wrote to the primary bucket; read the"
                     " resource to see whether it was changed"
                 )
             after.apply(number, commit, lines)
             after.checked_at = max(after.checked_at, began_at)
             return True
-        # The driver repeats requests: the object that was there may be the one it has written.
-        there = await self.objects.get(key)
-        if there is None:
+        # The driver repeats requests: the existing object may be the one that it has written.
+        existing = await self.objects.get(key)
+        if existing is None:
             return False
-        found, found_lines = await in_thread(decode_commit, number, there)
+        found, found_lines = await in_thread(decode_commit, number, existing)
         after.apply(number, found, found_lines)
         return found.token == commit.token
 
     async def _create(self, key: str, body: bytes) -> bool:
         """
-        Create an object, again where the answer was lost: what it would have said must be known.
+        Create an object; repeat the request if its response was lost, to learn the outcome.
 
         Raises:
-            BackendUnavailable: The bucket did not answer for long.
+            BackendUnavailable: The bucket did not respond within `RETRY_SECONDS`.
         """
-        until = elapsed() + UNSURE_SECONDS
+        until = elapsed() + RETRY_SECONDS
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -192,7 +192,7 @@ class Log:
             pause *= 2
 
     async def _reload(self) -> None:
-        for _ in range(RELOADS):
+        for _ in range(ATTEMPTS):
             began_at = elapsed()
             marks = [found.key async for found in self.objects.list("checkpoints")]
             newest = max((int(key.rpartition("/")[2]) for key in marks), default=0)
@@ -200,24 +200,24 @@ class Log:
             if checkpoint is not None:
                 state = State(began_at, checkpoint, newest)
                 if await self._read_on(state) and state.number >= newest:
-                    await self._require_whole(state)
+                    await self._require_no_gap(state)
                     self.state = state
                     return
         raise BackendUnavailable("the log of the primary bucket changes faster than it is read")
 
-    async def _require_whole(self, state: State) -> None:
+    async def _require_no_gap(self, state: State) -> None:
         """
-        Raise if there is a commit behind the one at which the log seems to end.
+        Check that there is no commit after the one at which the log seems to end.
 
         Raises:
-            BackendError: A commit in between is gone.
+            BackendError: A commit in between is missing.
         """
-        there = commit_key(state.number)
+        last = commit_key(state.number)
         async for found in self.objects.list("log"):
-            there = max(there, found.key)
-        if there > commit_key(state.number):
+            last = max(last, found.key)
+        if last > commit_key(state.number):
             await self._read_on(state)
-        if there > commit_key(state.number):
+        if last > commit_key(state.number):
             raise BackendError(
                 f"commit {state.number + 1} is missing from the log of the primary bucket, which"
                 " has later ones; restore the object from a backup"
@@ -230,7 +230,7 @@ class Log:
         )
 
     async def _read_on(self, state: State) -> bool:
-        """Read commits until there is none; return whether that can be relied on."""
+        """Read commits until there is no next one; return whether that is reliable."""
         ahead = 1
         while True:
             began_at, first = elapsed(), state.number + 1
@@ -254,7 +254,7 @@ def commit_key(number: int) -> str:
 
 
 def checkpoint_key(number: int) -> str:
-    """Return the key of the mark that says that a commit is a checkpoint."""
+    """Return the key of the object that marks a commit as a checkpoint."""
     return f"checkpoints/{number:016}"
 
 
@@ -264,5 +264,5 @@ def _wall() -> int:
 
 
 def elapsed() -> float:
-    """Return seconds that go on while the machine sleeps, where the system can say so."""
+    """Return a monotonic time in seconds, which includes suspension if the system supports it."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -1,4 +1,4 @@
-"""The objects of the primary bucket, with the driver's errors converted to ours."""
+"""The objects of the primary bucket, with errors of the driver converted to ours."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,30 +17,30 @@ from helios_s3.errors import FAILURES, code_of, meaning
 
 PROBE = "probe/"
 CONTENDERS = 8
-"""How many requests create one object at once, of which one may succeed."""
+"""How many concurrent requests try to create one object; only one may succeed."""
 
 
-class Missing(Exception):
-    """An object that was referred to is not there any more."""
+class MissingObject(Exception):
+    """An object that is referred to does not exist any more."""
 
 
 class StoredObject(NamedTuple):
-    """One object of a listing."""
+    """An object in a listing."""
 
     key: str
     modified: datetime
-    """By the clock of the server."""
+    """By the server's clock."""
 
 
 class Objects:
-    """The objects under the prefix of one bucket; keys are given without the prefix."""
+    """The objects under the prefix of a bucket; keys are relative to the prefix."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._store = bucket.store
         self._prefix = bucket.prefix
 
     async def get(self, key: str) -> bytes | None:
-        """Return an object, or None if there is none."""
+        """Return the content of an object, or None if it does not exist."""
         with _converted():
             try:
                 found = await obstore.get_async(self._store, self._prefix + key)
@@ -50,10 +50,10 @@ class Objects:
 
     async def ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """
-        Return ranges of an object, each from a first byte up to, but without, an end.
+        Return ranges of an object, from the first byte, inclusive, to the end, exclusive.
 
         Raises:
-            Missing: There is no such object.
+            MissingObject: The object does not exist.
         """
         starts, ends = [begin for begin, _ in ranges], [end for _, end in ranges]
         with _converted():
@@ -62,11 +62,11 @@ class Objects:
                     self._store, self._prefix + key, starts=starts, ends=ends
                 )
             except FileNotFoundError as error:
-                raise Missing(key) from error
+                raise MissingObject(key) from error
             return [bytes(piece) for piece in found]
 
     async def create(self, key: str, body: bytes) -> bool:
-        """Write an object unless there is one of that name; return whether it was written."""
+        """Create an object; return False if one with this key exists."""
         with _converted():
             try:
                 await obstore.put_async(
@@ -77,18 +77,18 @@ class Objects:
             return True
 
     async def put(self, key: str, body: bytes) -> None:
-        """Write an object under a name that nobody else uses."""
+        """Write an object under a key that nobody else uses."""
         with _converted():
             await obstore.put_async(self._store, self._prefix + key, body, use_multipart=False)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects, absent ones included, with one request for a thousand."""
+        """Delete objects, missing ones included, a thousand per request."""
         if keys:
             with _converted():
                 await obstore.delete_async(self._store, [self._prefix + key for key in keys])
 
     async def list(self, folder: str) -> AsyncIterator[StoredObject]:
-        """Yield the objects of a folder, by name."""
+        """Yield the objects of a folder, by key."""
         with _converted():
             async for page in obstore.list(self._store, self._prefix + folder, chunk_size=1000):
                 for found in page:
@@ -97,7 +97,7 @@ class Objects:
 
     async def require_conditions(self) -> None:
         """
-        Ask whether only one of several requests can create an object.
+        Check that only one of several concurrent requests can create an object.
 
         Raises:
             ConfigurationError: The server ignores `If-None-Match`, so that writes would be lost.
@@ -109,7 +109,7 @@ class Objects:
         if again or sum(created) > 1:
             raise ConfigurationError(
                 "the server of the primary bucket ignores If-None-Match: * and would lose writes;"
-                " use one that honours conditional writes, such as AWS S3 or MinIO"
+                " use one that supports conditional writes, such as AWS S3 or MinIO"
             )
 
 

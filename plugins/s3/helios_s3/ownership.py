@@ -1,8 +1,8 @@
 """
-A prefix belongs to one job store, or to resources, and to nobody else.
+Ownership: a prefix belongs to one job store, or to the resources of servers.
 
-Output that belongs to no job is removed, so what is not output must not be where output is looked
-for: two folders below the prefix.
+Objects two folders below a prefix of output that belong to no job are removed, so nothing else may
+be kept there.
 """
 
 import secrets
@@ -41,17 +41,17 @@ _NO_CONDITIONS = frozenset({"NotImplemented", "501"})
 _SERVER_ERROR = 500
 
 ABANDONED_AFTER = timedelta(hours=1)
-"""How old the probe of a process that still starts can at most be."""
+"""Probes that are older than this were left behind by killed processes."""
 
 
 def claim(bucket: Bucket, owner: str) -> None:
     """
-    Make the bucket's prefix belong to `owner`, and try all that the store will do there.
+    Mark the bucket's prefix as belonging to `owner`, and test every right that the store needs.
 
     Raises:
-        ConfigurationError: It belongs to another owner, holds something else, does not exist, or
-            the credentials lack a right.
-        BackendUnavailable: The server cannot be reached, or does not answer as one should.
+        ConfigurationError: The prefix belongs to another owner or holds something else, the bucket
+            does not exist, or the credentials lack a right.
+        BackendUnavailable: The server cannot be reached, or fails.
     """
     _refuse_resources(bucket)
     found = _owner(bucket)
@@ -60,11 +60,11 @@ def claim(bucket: Bucket, owner: str) -> None:
         found = _mark(bucket, owner)
     if found != owner:
         raise ConfigurationError(
-            f"{_place(bucket)} belongs to job store {found}, this server's is {owner}; give it a "
-            "bucket of its own in HFS_BULK_EXPORT_S3_BUCKET, or a prefix of its own in "
-            "HFS_BULK_EXPORT_S3_PREFIX"
+            f"{_place(bucket)} belongs to job store {found}, but this server uses job store "
+            f"{owner}; set HFS_BULK_EXPORT_S3_BUCKET to another bucket, or "
+            "HFS_BULK_EXPORT_S3_PREFIX to another prefix"
         )
-    _try_rights(bucket)
+    _test_rights(bucket)
 
 
 async def claim_for_resources(bucket: Bucket) -> None:
@@ -72,14 +72,15 @@ async def claim_for_resources(bucket: Bucket) -> None:
     Mark the bucket's prefix as one of resources, unless output is kept there or around it.
 
     Raises:
-        ConfigurationError: It is output's, does not exist, or the credentials lack a right.
-        BackendUnavailable: The server cannot be reached, or does not answer as one should.
+        ConfigurationError: The prefix is used for output, the bucket does not exist, or the
+            credentials lack a right.
+        BackendUnavailable: The server cannot be reached, or fails.
     """
     with _needing("s3:GetObject", bucket):
         if await _has(bucket, bucket.prefix + OWNER_MARK):
             raise _output_around(bucket, bucket.prefix)
     for folder in folders_around(bucket.prefix):
-        # Who may not read there keeps no output there, either.
+        # Credentials that may not read there belong to no server with output there.
         with _needing("s3:GetObject", bucket), suppress(PermissionDeniedError):
             if await _has(bucket, folder + OWNER_MARK):
                 raise _output_around(bucket, folder)
@@ -100,19 +101,20 @@ async def _has(bucket: Bucket, key: str) -> bool:
 
 
 def _output_around(bucket: Bucket, folder: str) -> ConfigurationError:
-    where = f"the folder {folder} of it" if folder else "the whole of it"
+    where = f"its folder {folder}" if folder else "all of it"
     return ConfigurationError(
-        f"{_place(bucket)} cannot be used: {where} is one of export output, and what is there and"
-        f" belongs to no export is removed; set {bucket.settings.variables}_PREFIX to a folder"
+        f"{_place(bucket)} cannot be used: {where} is one of export output, where objects that"
+        f" belong to no export are removed; set {bucket.settings.variables}_PREFIX to a folder"
         " outside of it, or use another bucket"
     )
 
 
 def _refuse_resources(bucket: Bucket) -> None:
     """
-    Refuse to keep output among resources, or in a folder of other output.
+    Raise an error if the prefix holds resources, or lies within other output.
 
-    Resources in a folder of this prefix are found as an object of others, or find its mark.
+    Resources in a folder below this prefix are refused by `_refuse_objects_of_others`, or find
+    the mark of output when they start.
     """
     for folder, mark in (
         (bucket.prefix, RESOURCES_MARK),
@@ -122,7 +124,7 @@ def _refuse_resources(bucket: Bucket) -> None:
             try:
                 bucket.client.get_object(Bucket=bucket.name, Key=folder + mark)["Body"].close()
             except ClientError as error:
-                # Around the prefix there may be no right to read; whose is what is there then?
+                # The right to read may end at the prefix; what is around it is not checked then.
                 if code_of(error) in _ABSENT or (folder != bucket.prefix and _is_denied(error)):
                     continue
                 raise
@@ -141,15 +143,15 @@ def _is_denied(error: ClientError) -> bool:
 def _owner(bucket: Bucket) -> str | None:
     with _needing("s3:GetObject", bucket):
         try:
-            answer = bucket.client.get_object(Bucket=bucket.name, Key=bucket.prefix + OWNER_MARK)
+            response = bucket.client.get_object(Bucket=bucket.name, Key=bucket.prefix + OWNER_MARK)
         except bucket.client.exceptions.NoSuchKey:
             return None
-        text: bytes = answer["Body"].read()
+        text: bytes = response["Body"].read()
         return text.decode().strip()
 
 
 def _mark(bucket: Bucket, owner: str) -> str | None:
-    """Write the mark unless there is one, and give what it says then."""
+    """Write the mark unless one exists, and return the owner that it names afterwards."""
     mark = {
         "Bucket": bucket.name,
         "Key": bucket.prefix + OWNER_MARK,
@@ -163,26 +165,26 @@ def _mark(bucket: Bucket, owner: str) -> str | None:
                 bucket.client.put_object(**mark)
             elif code_of(error) not in _TAKEN:
                 raise
-    # Not every server heeds the condition: what counts is what is there in the end.
+    # Not every server supports the condition, so the mark is read again.
     return _owner(bucket)
 
 
 def _refuse_objects_of_others(bucket: Bucket) -> None:
-    # Whatever lies two folders deep counts as a job, and a job nobody knows is swept.
+    # Every folder at the second level counts as a job, and unknown jobs are removed.
     with _needing("s3:ListBucket", bucket):
-        answer = bucket.client.list_objects_v2(
+        response = bucket.client.list_objects_v2(
             Bucket=bucket.name, Prefix=bucket.prefix, Delimiter="/"
         )
-    folders = [found["Prefix"] for found in answer.get("CommonPrefixes", ())]
-    # Another process may have marked the place since we looked, and begun to use it.
+    folders = [found["Prefix"] for found in response.get("CommonPrefixes", ())]
+    # Another process may have marked and used the prefix meanwhile.
     if folders and _owner(bucket) is None:
         raise ConfigurationError(
             f"{_place(bucket)} holds folders that no Helios server made ({len(folders)}, the "
-            f"first is {folders[0]}); set HFS_BULK_EXPORT_S3_PREFIX to an empty one"
+            f"first is {folders[0]}); set HFS_BULK_EXPORT_S3_PREFIX to an empty folder"
         )
 
 
-def _try_rights(bucket: Bucket) -> None:
+def _test_rights(bucket: Bucket) -> None:
     probe = {"Bucket": bucket.name, "Key": f"{bucket.prefix}{PROBE}-{secrets.token_hex(8)}"}
     client = bucket.client
     with _needing("s3:PutObject", bucket):
@@ -201,10 +203,10 @@ def _try_rights(bucket: Bucket) -> None:
 
 
 def _remove_abandoned(bucket: Bucket) -> None:
-    """Remove the probes of processes that were killed while they started."""
-    place = {"Bucket": bucket.name, "Prefix": bucket.prefix + PROBE}
+    """Remove probes of processes that were killed during their start."""
+    folder = {"Bucket": bucket.name, "Prefix": bucket.prefix + PROBE}
     with _needing("s3:ListBucket", bucket):
-        probes = bucket.client.list_objects_v2(**place).get("Contents", ())
+        probes = bucket.client.list_objects_v2(**folder).get("Contents", ())
     abandoned = datetime.now(UTC) - ABANDONED_AFTER
     with _needing("s3:DeleteObject", bucket):
         for probe in probes:
@@ -217,9 +219,10 @@ def _needing(right: str, bucket: Bucket) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        answered = code_of(error) or isinstance(error, UnauthenticatedError)
-        why = _refusal(error, right, bucket) if answered else _unreachable(error, bucket)
-        raise why from error
+        refused = code_of(error) or isinstance(error, UnauthenticatedError)
+        raise (
+            _refusal(error, right, bucket) if refused else _unreachable(error, bucket)
+        ) from error
 
 
 def _unreachable(error: BaseException, bucket: Bucket) -> BackendUnavailable:
@@ -233,7 +236,7 @@ def _unreachable(error: BaseException, bucket: Bucket) -> BackendUnavailable:
 def _refusal(
     error: BaseException, right: str, bucket: Bucket
 ) -> ConfigurationError | BackendUnavailable:
-    """Return the error of a request that a starting process makes, by either driver."""
+    """Return the error to raise for a refused request of a starting process, by either driver."""
     code, place, variables = code_of(error), _place(bucket), bucket.settings.variables
     if code == "NoSuchBucket":
         return ConfigurationError(
@@ -243,8 +246,8 @@ def _refusal(
     if code in _WRONG_KEY:
         return ConfigurationError(
             f"{place} does not accept the credentials ({code}); correct "
-            f"{variables}_ACCESS_KEY_ID and {variables}_SECRET_ACCESS_KEY, or what "
-            "the AWS configuration has in their place"
+            f"{variables}_ACCESS_KEY_ID and {variables}_SECRET_ACCESS_KEY, or the AWS "
+            "configuration"
         )
     if code in _WRONG_REGION:
         return ConfigurationError(
@@ -254,14 +257,14 @@ def _refusal(
     if code in _DENIED or isinstance(error, PermissionDeniedError | UnauthenticatedError):
         return ConfigurationError(
             f"the credentials lack the right {right} for {place};"
-            f" docs/how-to/{bucket.settings.guide} has the policy that gives all that is needed"
+            f" docs/how-to/{bucket.settings.guide} has a policy with all the rights"
         )
     if (status_of(error) or _SERVER_ERROR) < _SERVER_ERROR:
         return ConfigurationError(
             f"{place} refuses {right}: it {meaning(error)}; if the server at {bucket.endpoint} is"
-            f" not one of S3, correct {variables}_ENDPOINT"
+            f" not an S3 server, correct {variables}_ENDPOINT"
         )
-    return BackendUnavailable(f"{place} {meaning(error)}; another try may succeed")
+    return BackendUnavailable(f"{place} {meaning(error)}; try again later")
 
 
 def _place(bucket: Bucket) -> str:

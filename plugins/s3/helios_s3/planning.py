@@ -1,4 +1,4 @@
-"""Plan an export from what blocks say of themselves, and from a bounded look at rows."""
+"""Planning: shards are cut by the sizes of blocks; only a limited number of rows is read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from helios_s3.rows import Rows, current_at
 from helios_s3.views import shown_by
 
 LOOKED_UP = 8192
-"""Rows that are looked at before something is taken to be shown."""
+"""How many rows are read to find out whether a type has anything to export."""
 TAIL_ROWS = 1 << 30
 INDEXED_SHARE = 0.5
-"""Of a larger share of a collection the compartments are not read, but all of it."""
+"""If a cohort has more than this share of a collection, all of it is read instead."""
 
 
 class _Piece(NamedTuple):
-    """How much there is from an id on."""
+    """The resources and bytes from an id on."""
 
     start: str
     resources: float
@@ -27,7 +27,7 @@ class _Piece(NamedTuple):
 
 
 async def plan(rows: Rows, view: ExportView, shard_bytes: int) -> list[Shard]:
-    """Return the shards of a view, numbered in the order of its types (P2)."""
+    """Return the shards of a view, numbered from 0 in the order of its types (P2)."""
     await rows.log.require(shown_by(view).at)
     state, shards = rows.log.state, list[Shard]()
     stored = {*state.tail.collections}.union(*(run.collections for run in state.checkpoint.runs))
@@ -61,20 +61,20 @@ async def _shards(
 
 
 async def _shows_any(rows: Rows, view: ExportView, cut: Sequence[Shard]) -> bool:
-    """Return whether shards by patient show anything, or have more than is looked at."""
-    looked = 0
+    """Return whether shards by patient show anything, or have more than `LOOKED_UP` rows."""
+    seen = 0
     for shard in cut:
         async for window in shown_of_cohort(rows, view, shard):
-            if any(view.request.since is not None or not each.row.deleted for each in window):
+            if any(view.request.since is not None or not stored.row.deleted for stored in window):
                 return True
-            looked += shard.resources + 1
-            if looked >= LOOKED_UP:
+            seen += shard.resources + 1
+            if seen >= LOOKED_UP:
                 return True
     return False
 
 
 def _pieces(rows: Rows, view: ExportView, resource_type: str) -> list[_Piece]:
-    """Return what there may be of a type, sorted by id: blocks, and single rows of the tail."""
+    """Return the blocks and tail rows of a type that may be shown, sorted by id."""
     shown, state = shown_by(view), rows.log.state
     collection = collection_of(TypeKey.of(view.request, resource_type))
     pieces = [
@@ -85,35 +85,35 @@ def _pieces(rows: Rows, view: ExportView, resource_type: str) -> list[_Piece]:
     ]
     tail, _ = state.tail.between(collection, "", None, most=TAIL_ROWS)
     pieces += [
-        _Piece(each.row.id, int(not each.row.deleted), each.row.size + 1)
-        for each in tail
-        if shown.may_show(earliest=each.row.stamp, latest=each.row.stamp)
+        _Piece(stored.row.id, int(not stored.row.deleted), stored.row.size + 1)
+        for stored in tail
+        if shown.may_show(earliest=stored.row.stamp, latest=stored.row.stamp)
     ]
     return sorted(pieces)
 
 
 async def _share(rows: Rows, view: ExportView, resource_type: str) -> float | None:
-    """Return which share of the first rows is shown, or None if the view shows nothing."""
+    """Return the share of the first rows that is shown, or None if the view shows nothing."""
     if view.cohort is not None and not view.cohort.patients:
         return None
     shown, deletions = shown_by(view), view.request.since is not None
     collection = collection_of(TypeKey.of(view.request, resource_type))
-    looked = counted = 0
+    seen = counted = 0
     async for window in rows.scan(collection, None, None):
-        looked += len(window)
+        seen += len(window)
         counted += sum(
-            shown.shows(each.row) and (deletions or not each.row.deleted)
-            for each in current_at(window, shown.at)
+            shown.shows(stored.row) and (deletions or not stored.row.deleted)
+            for stored in current_at(window, shown.at)
         )
-        if looked >= LOOKED_UP:
-            return max(counted, 1) / looked
-    return counted / looked if counted else None
+        if seen >= LOOKED_UP:
+            return max(counted, 1) / seen
+    return counted / seen if counted else None
 
 
 def _cut(
     resource_type: str, pieces: list[_Piece], share: float, shard_bytes: int, mark: str = ""
 ) -> Iterator[Shard]:
-    """Yield shards, numbered from 0, that cover a type exactly once; their keys are marked."""
+    """Yield shards, numbered from 0, that cover a type exactly once, with marked bounds."""
     starts, sizes = [""], [[0.0, 0.0]]
     for piece in pieces:
         size = piece.bytes * share
@@ -122,13 +122,13 @@ def _cut(
             sizes.append([0.0, 0.0])
         sizes[-1][0] += piece.resources * share
         sizes[-1][1] += size
-    for place, (start, (resources, size)) in enumerate(zip(starts, sizes, strict=True)):
+    for number, (start, (resources, size)) in enumerate(zip(starts, sizes, strict=True)):
         yield Shard(
-            number=place,
+            number=number,
             resource_type=resource_type,
-            ordinal=place + 1,
+            ordinal=number + 1,
             start=mark + start or None,
-            end=mark + starts[place + 1] if place + 1 < len(starts) else None,
+            end=mark + starts[number + 1] if number + 1 < len(starts) else None,
             resources=round(resources),
             bytes=round(size),
         )

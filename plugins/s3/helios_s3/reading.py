@@ -1,4 +1,4 @@
-"""Read what a view shows of one shard, batch by batch."""
+"""Reading: the resources of one shard that a view shows, batch by batch."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -15,43 +15,45 @@ from helios_core import (
 )
 from helios_core.fhir import Prefilter
 from helios_s3.compartments import MARK, shown_of_cohort
-from helios_s3.encoding import Found, collection_of
+from helios_s3.encoding import StoredRow, collection_of
 from helios_s3.rows import Rows, current_at
 from helios_s3.views import Shown, may_satisfy, shown_by
 
 CHUNK_BYTES = 8 * 1024 * 1024
-"""How much is asked for at once, unless a single line is larger."""
+"""How many bytes of lines are read at once, unless a single line is larger."""
 CHUNK_ROWS = 20_000
 
 RUNS_WITH_LINES = 12
-"""Up to so many runs a block of each is kept in memory with its lines."""
+"""With more runs, blocks are kept in memory without their lines."""
 
 
 async def read(
     rows: Rows, view: ExportView, shard: Shard, batch_bytes: int, prefilter: Prefilter | None
 ) -> AsyncIterator[Batch]:
-    """Yield what a view shows of a shard, by id, less what a prefilter leaves out (P3, P6)."""
+    """Yield the shown resources of a shard that may satisfy a prefilter, by id (P3, P6)."""
     collection = collection_of(TypeKey.of(view.request, shard.resource_type))
     bounds = shown_by(view)
-    whole = bounds.shows_all and prefilter is None
-    few = len(rows.log.state.checkpoint.runs) <= RUNS_WITH_LINES
-    shown = shown_rows(rows, view, shard, with_lines=whole and few)
+    reads_all = bounds.shows_all and prefilter is None
+    few_runs = len(rows.log.state.checkpoint.runs) <= RUNS_WITH_LINES
+    shown = shown_rows(rows, view, shard, with_lines=reads_all and few_runs)
     async for chunk in _filled(shown, prefilter):
         lines = await rows.lines(collection, chunk)
         batches = await in_thread(_batches, shard.resource_type, chunk, lines, batch_bytes)
-        del lines, chunk  # or they would be kept while the next ones are read
+        del lines, chunk  # or they would stay in memory while the next ones are read
         while batches:
             yield batches.pop(0)
 
 
 async def _filled(
-    windows: AsyncIterator[list[Found]], prefilter: Prefilter | None
-) -> AsyncIterator[Sequence[Found]]:
-    """Yield chunks of live rows, filled from as many windows as that takes."""
-    pending = list[Found]()
+    windows: AsyncIterator[list[StoredRow]], prefilter: Prefilter | None
+) -> AsyncIterator[Sequence[StoredRow]]:
+    """Yield full chunks of live rows, each from one or several windows."""
+    pending = list[StoredRow]()
     async for window in windows:
         pending += (
-            each for each in window if not each.row.deleted and may_satisfy(prefilter, each.row)
+            stored
+            for stored in window
+            if not stored.row.deleted and may_satisfy(prefilter, stored.row)
         )
         del window
         full, pending = list(chunks(pending)), []
@@ -66,12 +68,12 @@ async def _filled(
 async def read_deleted(
     rows: Rows, view: ExportView, shard: Shard, batch_rows: int
 ) -> AsyncIterator[Sequence[str]]:
-    """Yield the ids of what a view shows as deleted."""
+    """Yield the ids of deletions that a view shows."""
     if view.request.since is None:
         return
     pending = list[str]()
     async for shown in shown_rows(rows, view, shard):
-        pending += [each.row.id for each in shown if each.row.deleted]
+        pending += [stored.row.id for stored in shown if stored.row.deleted]
         while len(pending) >= batch_rows:
             yield pending[:batch_rows]
             del pending[:batch_rows]
@@ -81,8 +83,8 @@ async def read_deleted(
 
 async def shown_rows(
     rows: Rows, view: ExportView, shard: Shard, *, with_lines: bool = False
-) -> AsyncIterator[list[Found]]:
-    """Yield the rows that a view shows of a shard, in windows, deletions included."""
+) -> AsyncIterator[list[StoredRow]]:
+    """Yield the rows of a shard that a view shows, in windows, deletions included."""
     shown = shown_by(view)
     await rows.log.require(shown.at)
     if shard.start is not None and shard.start.startswith(MARK):
@@ -94,54 +96,54 @@ async def shown_rows(
     scanned = rows.scan(collection, shard.start, shard.end, with_lines=with_lines)
     async for window in scanned:
         found = await in_thread(_shown, shown, window)
-        del window  # or it would be kept while the next one is read
+        del window  # or it would stay in memory while the next one is read
         yield found
         del found
 
 
-def chunks(found: Sequence[Found]) -> Iterator[Sequence[Found]]:
-    """Cut rows into pieces whose lines are read at once."""
+def chunks(found: Sequence[StoredRow]) -> Iterator[Sequence[StoredRow]]:
+    """Cut rows into chunks whose lines are read at once."""
     begin, size = 0, 0
-    for place, each in enumerate(found):
-        following = size + each.row.size
-        if place > begin and (following > CHUNK_BYTES or place - begin >= CHUNK_ROWS):
-            yield found[begin:place]
-            begin, following = place, each.row.size
+    for index, stored in enumerate(found):
+        following = size + stored.row.size
+        if index > begin and (following > CHUNK_BYTES or index - begin >= CHUNK_ROWS):
+            yield found[begin:index]
+            begin, following = index, stored.row.size
         size = following
     if begin < len(found):
         yield found[begin:]
 
 
-def is_intact(found: Found, line: bytes) -> bool:
-    """Return whether a line is what was written."""
+def is_intact(found: StoredRow, line: bytes) -> bool:
+    """Return whether a line agrees with the size and hash in its row."""
     return len(line) == found.row.size and line_hash(line) == found.row.line_hash
 
 
-def checked(resource_type: str, found: Sequence[Found], lines: Sequence[bytes]) -> Batch:
-    """Return lines as a batch, with reports in place of those that are damaged (P6)."""
+def checked(resource_type: str, found: Sequence[StoredRow], lines: Sequence[bytes]) -> Batch:
+    """Return lines as a batch, with reports instead of damaged ones (P6)."""
     intact, digests, damaged = list[bytes](), list[int](), list[Damaged]()
-    for each, line in zip(found, lines, strict=True):
-        if is_intact(each, line):
+    for stored, line in zip(found, lines, strict=True):
+        if is_intact(stored, line):
             intact.append(line)
-            digests.append(to_unsigned(each.row.line_hash))
+            digests.append(to_unsigned(stored.row.line_hash))
         else:
-            damaged.append(damage_of(resource_type, each.row.id, line))
+            damaged.append(damage_of(resource_type, stored.row.id, line))
     return Batch(lines=intact, damaged=damaged, digests=digests)
 
 
-def _shown(shown: Shown, window: Sequence[Found]) -> list[Found]:
-    return [each for each in current_at(window, shown.at) if shown.shows(each.row)]
+def _shown(shown: Shown, window: Sequence[StoredRow]) -> list[StoredRow]:
+    return [stored for stored in current_at(window, shown.at) if shown.shows(stored.row)]
 
 
 def _batches(
-    resource_type: str, found: Sequence[Found], lines: Sequence[bytes], batch_bytes: int
+    resource_type: str, found: Sequence[StoredRow], lines: Sequence[bytes], batch_bytes: int
 ) -> list[Batch]:
     batches, begin, size = list[Batch](), 0, 0
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         following = size + len(line) + 1
-        if place > begin and following > batch_bytes:
-            batches.append(checked(resource_type, found[begin:place], lines[begin:place]))
-            begin, following = place, len(line) + 1
+        if index > begin and following > batch_bytes:
+            batches.append(checked(resource_type, found[begin:index], lines[begin:index]))
+            begin, following = index, len(line) + 1
         size = following
     if begin < len(lines):
         batches.append(checked(resource_type, found[begin:], lines[begin:]))

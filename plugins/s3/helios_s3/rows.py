@@ -1,4 +1,4 @@
-"""Find rows in the runs and in the tail of the log, and the lines that belong to them."""
+"""Rows: finding rows in the runs and the tail of the log, and reading their lines."""
 
 import asyncio
 from array import array
@@ -11,10 +11,10 @@ from typing import Generic, TypeAlias, TypeVar
 from helios_core import BackendError, in_thread
 from helios_s3.encoding import (
     Block,
-    Found,
     Piece,
     Run,
     Segment,
+    StoredRow,
     decode_directory,
     decode_hashes,
     decode_rows,
@@ -24,7 +24,7 @@ from helios_s3.encoding import (
     offset_of,
 )
 from helios_s3.log import Log, Moment
-from helios_s3.objects import Missing
+from helios_s3.objects import MissingObject
 from helios_s3.tail import Tail
 
 T = TypeVar("T")
@@ -35,13 +35,13 @@ ROW_CACHE_BYTES = 24 * 1024 * 1024
 HASH_CACHE_BYTES = 24 * 1024 * 1024
 DIRECTORY_CACHE_BYTES = 8 * 1024 * 1024
 TAIL_AT_ONCE = 4096
-"""Ids of the tail in one window."""
+"""How many ids of the tail are in one window."""
 GAP_BYTES = 64 * 1024
-"""Bytes between two lines that are read along rather than asked for separately."""
+"""Lines that are not further apart than this are read as one range."""
 SPAN_BYTES = 4 * 1024 * 1024
-"""How far lines may lie apart that one request is for."""
+"""The span of ranges in an extent that one request reads."""
 LINES_AT_ONCE = 5 * 1024 * 1024
-"""Larger blocks, which have large resources, are never read as a whole."""
+"""Blocks with more bytes of lines are never read as a whole."""
 WHOLE_AT_ONCE = 2
 REQUESTS_AT_ONCE = 8
 REPEATS = 5
@@ -51,7 +51,7 @@ _END_OF_RANGE = itemgetter(1)
 
 
 class Rows:
-    """The rows of all collections, as of what a log knows."""
+    """The rows of all collections, as far as the log was read."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -61,42 +61,42 @@ class Rows:
         self._requests = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._whole = asyncio.Semaphore(WHOLE_AT_ONCE)
 
-    async def repeated(self, look: Callable[[Moment], Awaitable[T]]) -> T:
-        """Return what a look at the log gives, again where an extent was removed."""
+    async def repeated(self, read: Callable[[Moment], Awaitable[T]]) -> T:
+        """Return the result of a read; repeat it if an extent was removed meanwhile."""
         for _ in range(REPEATS):
             try:
-                return await look(self.log.state.moment)
-            except Missing:
+                return await read(self.log.state.moment)
+            except MissingObject:
                 await self.log.reload()
         raise BackendError(
-            "the primary bucket lacks an extent that its checkpoint names; restore the object from"
+            "an extent of the primary bucket's checkpoint is missing; restore the object from"
             " a backup"
         )
 
-    async def find(self, collection: str, ids: Collection[str]) -> dict[str, list[Found]]:
-        """Return all versions of those ids that there are, the oldest first."""
+    async def find(self, collection: str, ids: Collection[str]) -> dict[str, list[StoredRow]]:
+        """Return all versions of ids, oldest first, by id."""
         return await self.repeated(lambda moment: self.find_in(moment, collection, ids))
 
     async def find_in(
         self, moment: Moment, collection: str, ids: Collection[str]
-    ) -> dict[str, list[Found]]:
+    ) -> dict[str, list[StoredRow]]:
         """
-        Return all versions of ids at one moment.
+        Return all versions of ids at one moment, oldest first, by id.
 
         Raises:
-            Missing: An extent was removed meanwhile.
+            MissingObject: An extent was removed meanwhile.
         """
-        wanted = sorted(set(ids))
-        tail = moment.tail.versions(collection, wanted)
-        asked = [
+        sorted_ids = sorted(set(ids))
+        tail = moment.tail.versions(collection, sorted_ids)
+        reads = [
             self._find_in_block(block, within)
             for run in moment.runs
-            for block, within in _blocks_of_ids(run, collection, wanted)
+            for block, within in _blocks_of_ids(run, collection, sorted_ids)
         ]
-        versions = defaultdict[str, list[Found]](list)
-        for found in await asyncio.gather(*asked):
-            for each in found:
-                versions[each.row.id].append(each)
+        versions = defaultdict[str, list[StoredRow]](list)
+        for found in await asyncio.gather(*reads):
+            for stored in found:
+                versions[stored.row.id].append(stored)
         for resource_id, found in tail.items():
             versions[resource_id] += found
         for found in versions.values():
@@ -104,19 +104,19 @@ class Rows:
         return versions
 
     def keep_hashes(self, block: Block, encoded: bytes) -> Hashes:
-        """Return the hashes of the ids of a block, and remember them."""
+        """Return the hashes of the ids of a block, and cache them."""
         hashes = decode_hashes(block, encoded)
         self._hashes.put(block, hashes, len(hashes) * hashes.itemsize)
         return hashes
 
     async def scan(
         self, collection: str, start: str | None, end: str | None, *, with_lines: bool = False
-    ) -> AsyncIterator[list[Found]]:
+    ) -> AsyncIterator[list[StoredRow]]:
         """
-        Yield the rows of the ids from `start` up to, but without, `end`, sorted, in windows.
+        Yield the sorted rows of ids from `start`, inclusive, to `end`, exclusive, in windows.
 
-        All versions of an id are in one window. Those that are committed meanwhile may be there
-        or not. `with_lines` reads blocks as a whole, for those who need nearly all lines.
+        All versions of an id are in one window. Versions that are committed meanwhile may be
+        included or not. `with_lines` reads whole blocks, for callers that need nearly all lines.
         """
         window = _Window(collection, start or "", end, with_lines=with_lines)
         while not window.at_end:
@@ -124,154 +124,156 @@ class Rows:
                 lambda moment: self._window(moment.runs, moment.tail, window)
             )
 
-    async def of_block(self, block: Block) -> list[Found]:
+    async def of_block(self, block: Block) -> list[StoredRow]:
         """
-        Return the rows of a block, and remember them.
+        Return the rows of a block, and cache them.
 
         Raises:
-            Missing: Its extent was removed meanwhile.
+            MissingObject: Its extent was removed meanwhile.
         """
-        return await in_thread(_decode_found, block, await self._remembered(block))
+        return await in_thread(_decode_found, block, await self._cached(block))
 
     def keep_directory(self, segment: Segment, encoded: bytes) -> None:
-        """Remember the pieces of a segment."""
+        """Cache the directory of a segment."""
         self._directories.put(segment, encoded, len(encoded))
 
     async def directory(self, segment: Segment) -> list[Piece]:
         """
-        Return the pieces of a segment, and remember them.
+        Return the pieces of a segment, and cache them.
 
         Raises:
-            Missing: It was removed meanwhile.
+            MissingObject: The segment was removed meanwhile.
         """
         encoded = self._directories.get(segment)
         if encoded is None:
-            place = (segment.offset, segment.offset + segment.size)
-            [encoded] = await self.ranges(segment.extent, [place])
+            directory = (segment.offset, segment.offset + segment.size)
+            [encoded] = await self.ranges(segment.extent, [directory])
             self.keep_directory(segment, encoded)
         return await in_thread(decode_directory, segment, encoded)
 
     async def ranges(self, extent: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """
-        Return ranges of an extent, once there are not too many requests.
+        Return ranges of an extent, by at most `REQUESTS_AT_ONCE` concurrent requests.
 
         Raises:
-            Missing: It was removed meanwhile.
+            MissingObject: The extent was removed meanwhile.
         """
         async with self._requests:
             return await self.log.objects.ranges(extent, ranges)
 
-    async def scan_runs(self, runs: Sequence[Run], collection: str) -> AsyncIterator[list[Found]]:
+    async def scan_runs(
+        self, runs: Sequence[Run], collection: str
+    ) -> AsyncIterator[list[StoredRow]]:
         """
-        Yield the rows of a collection in runs, sorted, in windows.
+        Yield the rows of a collection in several runs, merged and sorted, in windows.
 
         Raises:
-            Missing: An extent was removed meanwhile.
+            MissingObject: An extent was removed meanwhile.
         """
         window = _Window(collection, "", None, with_lines=True)
         while not window.at_end:
             yield await self._window(runs, None, window)
 
-    async def lines(self, collection: str, found: Sequence[Found]) -> list[bytes]:
-        """Return the line of each row; none of them is a deletion."""
+    async def lines(self, collection: str, found: Sequence[StoredRow]) -> list[bytes]:
+        """Return the line of each row; none of them may be a deletion."""
         try:
             return await self.stored_lines(found)
-        except Missing:
+        except MissingObject:
             await self.log.reload()
 
         async def again(moment: Moment) -> list[bytes]:
-            moved = await self.find_in(moment, collection, {each.row.id for each in found})
-            places = {
-                (each.row.id, each.row.version_id): each
+            moved = await self.find_in(moment, collection, {stored.row.id for stored in found})
+            by_version = {
+                (stored.row.id, stored.row.version_id): stored
                 for versions in moved.values()
-                for each in versions
+                for stored in versions
             }
             return await self.stored_lines(
-                [places[each.row.id, each.row.version_id] for each in found]
+                [by_version[stored.row.id, stored.row.version_id] for stored in found]
             )
 
         return await self.repeated(again)
 
-    async def stored_lines(self, found: Sequence[Found]) -> list[bytes]:
+    async def stored_lines(self, found: Sequence[StoredRow]) -> list[bytes]:
         """
-        Return the line of each row from where it is said to be; of a deletion it is empty.
+        Return the line of each row from its stored location, an empty one for a deletion.
 
         Raises:
-            Missing: An extent was removed meanwhile.
+            MissingObject: An extent was removed meanwhile.
         """
         by_extent = defaultdict[str, list[int]](list)
-        lines = [each.line or b"" for each in found]
-        for place, each in enumerate(found):
-            if each.block is not None and not each.row.deleted:
-                by_extent[each.block.extent].append(place)
+        lines = [stored.line or b"" for stored in found]
+        for index, stored in enumerate(found):
+            if stored.block is not None and not stored.row.deleted:
+                by_extent[stored.block.extent].append(index)
         await asyncio.gather(
-            *(self._read_lines(name, found, places, lines) for name, places in by_extent.items())
+            *(self._read_lines(name, found, indexes, lines) for name, indexes in by_extent.items())
         )
         return lines
 
     async def _read_lines(
-        self, extent: str, found: Sequence[Found], places: list[int], lines: list[bytes]
+        self, extent: str, found: Sequence[StoredRow], indexes: list[int], lines: list[bytes]
     ) -> None:
-        places.sort(key=lambda place: found[place].offset)
+        indexes.sort(key=lambda index: found[index].offset)
         ranges, members = list[tuple[int, int]](), list[list[int]]()
-        for place in places:
-            begin = found[place].offset
-            end = begin + found[place].row.size
+        for index in indexes:
+            begin = found[index].offset
+            end = begin + found[index].row.size
             if ranges and begin - ranges[-1][1] <= GAP_BYTES:
                 ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
-                members[-1].append(place)
+                members[-1].append(index)
             else:
                 ranges.append((begin, end))
-                members.append([place])
+                members.append([index])
         first = 0
         while first < len(ranges):
-            # What lies between ranges is read along: all of an extent would be too much at once.
+            # The driver also reads bytes between ranges, so one request must not span too much.
             limit = max(ranges[first][0] + SPAN_BYTES, ranges[first][1])
             after = bisect_right(ranges, limit, lo=first, key=_END_OF_RANGE)
             pieces = await self.ranges(extent, ranges[first:after])
             for (begin, _), piece, of_piece in zip(
                 ranges[first:after], pieces, members[first:after], strict=True
             ):
-                for place in of_piece:
-                    skipped = found[place].offset - begin
-                    lines[place] = piece[skipped : skipped + found[place].row.size]
+                for index in of_piece:
+                    skipped = found[index].offset - begin
+                    lines[index] = piece[skipped : skipped + found[index].row.size]
             first = after
 
     async def _window(
         self, runs: Sequence[Run], tail: Tail | None, window: "_Window"
-    ) -> list[Found]:
-        """Return the rows of a window, and move it behind them."""
+    ) -> list[StoredRow]:
+        """Return the rows of a window, and advance the window."""
         collection, start, end = window.collection, window.start, window.end
-        rows, bound = list[Found](), None
+        rows, bound = list[StoredRow](), None
         if tail is not None:
             rows, bound = tail.between(collection, start, end, most=TAIL_AT_ONCE)
         blocks = list[Block]()
         for run in runs:
-            place = _first_block(run, collection, start)
-            if not _reaches(run, place, collection, end):
+            index = _first_block(run, collection, start)
+            if not _is_within(run, index, collection, end):
                 continue
-            blocks.append(run.blocks[place])
-            if _reaches(run, place + 1, collection, end):
-                last = run.blocks[place].last
+            blocks.append(run.blocks[index])
+            if _is_within(run, index + 1, collection, end):
+                last = run.blocks[index].last
                 bound = last if bound is None else min(bound, last)
         loaded = await asyncio.gather(*(self._loaded(window, block) for block in blocks))
         window.loaded.clear()
         for block, of_block in zip(blocks, loaded, strict=True):
-            ids = [each.row.id for each in of_block]
+            ids = [stored.row.id for stored in of_block]
             first = bisect_left(ids, start)
-            last_place = len(ids) if end is None else bisect_left(ids, end)
+            after = len(ids) if end is None else bisect_left(ids, end)
             if bound is not None:
-                last_place = min(last_place, bisect_right(ids, bound))
-            rows += of_block[first:last_place]
+                after = min(after, bisect_right(ids, bound))
+            rows += of_block[first:after]
             if bound is not None and block.last > bound:
-                window.loaded[block.extent, block.offset] = of_block[last_place:]
+                window.loaded[block.extent, block.offset] = of_block[after:]
         if bound is not None:
-            rows = [each for each in rows if each.row.id <= bound]
+            rows = [stored for stored in rows if stored.row.id <= bound]
         rows.sort(key=_id_and_version)
         window.start, window.at_end = (bound or "") + "\0", bound is None
         return rows
 
-    async def _loaded(self, window: "_Window", block: Block) -> list[Found]:
+    async def _loaded(self, window: "_Window", block: Block) -> list[StoredRow]:
         found = window.loaded.get((block.extent, block.offset))
         if found is not None:
             return found
@@ -282,17 +284,17 @@ class Rows:
         encoded = self._encoded.get(block) or await self._range(block, block.row_range)
         return await in_thread(_decode_found, block, encoded)
 
-    async def _find_in_block(self, block: Block, ids: Sequence[str]) -> list[Found]:
+    async def _find_in_block(self, block: Block, ids: Sequence[str]) -> list[StoredRow]:
         hashes = self._hashes.get(block)
         if hashes is None:
             hashes = self.keep_hashes(block, await self._range(block, block.id_range))
-        present = [each for each in ids if holds(hashes, hash_id(each))]
+        present = [resource_id for resource_id in ids if holds(hashes, hash_id(resource_id))]
         if not present:
             return []
-        return await in_thread(_pick, block, await self._remembered(block), present)
+        return await in_thread(_pick, block, await self._cached(block), present)
 
-    async def _remembered(self, block: Block) -> bytes:
-        """Return the encoded rows of a block, and remember them."""
+    async def _cached(self, block: Block) -> bytes:
+        """Return the encoded rows of a block, and cache them."""
         encoded = self._encoded.get(block)
         if encoded is None:
             encoded = await self._range(block, block.row_range)
@@ -304,7 +306,7 @@ class Rows:
 
 
 class _Window:
-    """Where a scan has got to."""
+    """The progress of a scan."""
 
     def __init__(self, collection: str, start: str, end: str | None, *, with_lines: bool) -> None:
         self.collection = collection
@@ -312,27 +314,27 @@ class _Window:
         self.end = end
         self.with_lines = with_lines
         self.at_end = False
-        self.loaded = dict[tuple[str, int], list[Found]]()
-        """Blocks that reach beyond the window before."""
+        self.loaded = dict[tuple[str, int], list[StoredRow]]()
+        """The remaining rows of blocks that extend beyond the last window."""
 
 
 class _Cache(Generic[T]):
-    """What was read of extents, the least used of it gone where there is too much."""
+    """A least recently used cache of blocks or segments, limited by bytes."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
         self._bytes = 0
         self._entries = OrderedDict[tuple[str, int], tuple[T, int]]()
 
-    def get(self, place: Block | Segment) -> T | None:
-        key = (place.extent, place.offset)
+    def get(self, part: Block | Segment) -> T | None:
+        key = (part.extent, part.offset)
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
         return self._entries[key][0]
 
-    def put(self, place: Block | Segment, value: T, size: int) -> None:
-        key = (place.extent, place.offset)
+    def put(self, part: Block | Segment, value: T, size: int) -> None:
+        key = (part.extent, part.offset)
         if key in self._entries:
             return
         self._entries[key] = (value, size)
@@ -342,29 +344,29 @@ class _Cache(Generic[T]):
             self._bytes -= gone
 
 
-def current_at(rows: Iterable[Found], stamp: int) -> list[Found]:
-    """Return of sorted rows those that are current at an instant, deletions included."""
-    current = list[Found]()
-    for each in rows:
-        if each.row.stamp > stamp:
+def current_at(rows: Iterable[StoredRow], stamp: int) -> list[StoredRow]:
+    """Return those of sorted rows that were current at a stamp, deletions included."""
+    current = list[StoredRow]()
+    for stored in rows:
+        if stored.row.stamp > stamp:
             continue
-        if current and current[-1].row.id == each.row.id:
-            current[-1] = each
+        if current and current[-1].row.id == stored.row.id:
+            current[-1] = stored
         else:
-            current.append(each)
+            current.append(stored)
     return current
 
 
 def _blocks_of_ids(
     run: Run, collection: str, ids: Sequence[str]
 ) -> Iterable[tuple[Block, Sequence[str]]]:
-    """Yield the blocks that may have any of sorted ids, with these ids."""
+    """Yield the blocks of a run that may have any of these sorted ids, with these ids."""
     first = 0
     while first < len(ids):
-        place = _first_block(run, collection, ids[first])
-        if not _reaches(run, place, collection, None):
+        index = _first_block(run, collection, ids[first])
+        if not _is_within(run, index, collection, None):
             return
-        block = run.blocks[place]
+        block = run.blocks[index]
         low = bisect_left(ids, block.first, lo=first)
         high = bisect_right(ids, block.last, lo=first)
         if low < high:
@@ -373,41 +375,41 @@ def _blocks_of_ids(
 
 
 def _first_block(run: Run, collection: str, resource_id: str) -> int:
-    """Return the place of the first block that ends at an id or behind it."""
+    """Return the index of the first block that ends at an id or after it."""
     return bisect_left(run.blocks, (collection, resource_id), key=_end_of)
 
 
-def _reaches(run: Run, place: int, collection: str, end: str | None) -> bool:
-    """Return whether there is a block at a place, of a collection and beginning before an end."""
-    if place >= len(run.blocks) or run.blocks[place].collection != collection:
+def _is_within(run: Run, index: int, collection: str, end: str | None) -> bool:
+    """Return whether the block with an index exists, in a collection and before an end."""
+    if index >= len(run.blocks) or run.blocks[index].collection != collection:
         return False
-    return end is None or run.blocks[place].first < end
+    return end is None or run.blocks[index].first < end
 
 
-def _pick(block: Block, encoded: bytes, ids: Sequence[str]) -> list[Found]:
+def _pick(block: Block, encoded: bytes, ids: Sequence[str]) -> list[StoredRow]:
     rows = decode_rows(block, encoded)
-    picked = list[Found]()
+    picked = list[StoredRow]()
     for resource_id in ids:
-        place = bisect_left(rows, resource_id, key=_ID)
-        while place < len(rows) and rows[place].id == resource_id:
-            picked.append(Found(rows[place], block, offset_of(block, rows, place), None))
-            place += 1
+        index = bisect_left(rows, resource_id, key=_ID)
+        while index < len(rows) and rows[index].id == resource_id:
+            picked.append(StoredRow(rows[index], block, offset_of(block, rows, index), None))
+            index += 1
     return picked
 
 
-def _decode_found(block: Block, encoded: bytes) -> list[Found]:
+def _decode_found(block: Block, encoded: bytes) -> list[StoredRow]:
     return found_rows(block, decode_rows(block, encoded))
 
 
-def _found_with_lines(block: Block, text: bytes) -> list[Found]:
-    """Return all rows of a block, with the lines that are before them."""
+def _found_with_lines(block: Block, text: bytes) -> list[StoredRow]:
+    """Return all rows of a block with their lines; `text` is the lines, then the rows."""
     return [
-        each._replace(block=None, line=_line_of(each, text, block.offset))
-        for each in _decode_found(block, text[block.line_bytes :])
+        stored._replace(block=None, line=_line_of(stored, text, block.offset))
+        for stored in _decode_found(block, text[block.line_bytes :])
     ]
 
 
-def _line_of(found: Found, text: bytes, offset: int) -> bytes | None:
+def _line_of(found: StoredRow, text: bytes, offset: int) -> bytes | None:
     begin = found.offset - offset
     return None if found.row.deleted else text[begin : begin + found.row.size]
 
@@ -416,9 +418,9 @@ def _end_of(block: Block) -> tuple[str, str]:
     return block.collection, block.last
 
 
-def _version(found: Found) -> int:
+def _version(found: StoredRow) -> int:
     return found.row.version_id
 
 
-def _id_and_version(found: Found) -> tuple[str, int]:
+def _id_and_version(found: StoredRow) -> tuple[str, int]:
     return found.row.id, found.row.version_id

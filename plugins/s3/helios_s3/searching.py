@@ -1,4 +1,4 @@
-"""Pages of a search: rows in the order asked for, and the evaluator over their lines."""
+"""Pages of a search: rows in the requested order, whose lines are matched by the core."""
 
 import heapq
 from collections.abc import AsyncIterator, Sequence
@@ -17,14 +17,14 @@ from helios_core import (
     place_in_order,
 )
 from helios_core.fhir import FOREVER
-from helios_s3.encoding import Found, collection_of
+from helios_s3.encoding import StoredRow, collection_of
 from helios_s3.lookups import stored_versions
 from helios_s3.reading import chunks
 from helios_s3.rows import Rows, current_at
 from helios_s3.views import ids_in, may_satisfy
 
 PAGE_ROWS = 100
-"""Rows that are passed on at once where nothing has to be looked at."""
+"""How many rows are passed on at once if the filter passes everything."""
 
 
 async def search(
@@ -34,7 +34,7 @@ async def search(
     Return a page of a search.
 
     Raises:
-        InvalidParameter: `after` is not something a page in this order gave.
+        InvalidParameter: `after` is not from a page in this order.
     """
     position = None if after is None else parse_page_token(after, query.order)
     await rows.log.ensure(None)
@@ -55,7 +55,7 @@ class _Search:
         self._prefilter = query.filter.prefilter()
 
     async def first_page(self, after: PagePosition | None, count: int) -> SearchPage:
-        """Look at what follows by id until the page is full."""
+        """Return a page by id, reading only until it is full."""
         page = PageBuilder(count, self._query.max_bytes)
         start = None if after is None else after.id + "\0"
         async for chunk in self._matching(start):
@@ -65,36 +65,37 @@ class _Search:
         return self._page(page, more=False, total=None)
 
     async def best_page(self, after: PagePosition | None, count: int) -> SearchPage:
-        """Look at everything, and keep no more than the page may have and one."""
-        start = None if after is None else place_in_order(after.stamp, after.id, self._query.order)
-        best, total = list[Found](), 0
+        """Return a page in any order, reading everything and keeping at most `count` + 1 rows."""
+        order = self._query.order
+        start = None if after is None else place_in_order(after.stamp, after.id, order)
+        best, total = list[StoredRow](), 0
         async for chunk in self._matching(None):
             total += len(chunk)
-            following = [each for each in chunk if start is None or self._place(each) > start]
-            best = heapq.nsmallest(count + 1, [*best, *following], key=self._place)
+            following = [row for row in chunk if start is None or self._sort_key(row) > start]
+            best = heapq.nsmallest(count + 1, [*best, *following], key=self._sort_key)
         page = PageBuilder(count, self._query.max_bytes)
-        for each in best:
-            if not page.add((await stored_versions(self._rows, self._key, [each]))[0]):
+        for row in best:
+            if not page.add((await stored_versions(self._rows, self._key, [row]))[0]):
                 return self._page(page, more=True, total=total)
         return self._page(page, more=False, total=total)
 
-    async def _matching(self, start: str | None) -> AsyncIterator[Sequence[Found]]:
-        """Yield, by id, what matches."""
+    async def _matching(self, start: str | None) -> AsyncIterator[Sequence[StoredRow]]:
+        """Yield the rows that match, by id."""
         async for window in self._candidates(start):
             live = [
-                each
-                for each in current_at(window, FOREVER)
-                if not each.row.deleted and may_satisfy(self._prefilter, each.row)
+                stored
+                for stored in current_at(window, FOREVER)
+                if not stored.row.deleted and may_satisfy(self._prefilter, stored.row)
             ]
             for chunk in chunks(live):
                 if self._query.filter.passes_everything:
                     for begin in range(0, len(chunk), PAGE_ROWS):
                         yield chunk[begin : begin + PAGE_ROWS]
                     continue
-                stored = await stored_versions(self._rows, self._key, chunk)
-                yield await in_thread(self._matches, chunk, stored)
+                versions = await stored_versions(self._rows, self._key, chunk)
+                yield await in_thread(self._matches, chunk, versions)
 
-    async def _candidates(self, start: str | None) -> AsyncIterator[list[Found]]:
+    async def _candidates(self, start: str | None) -> AsyncIterator[list[StoredRow]]:
         ids = ids_in(self._prefilter)
         if ids is None:
             async for window in self._rows.scan(self._collection, start, None):
@@ -102,21 +103,23 @@ class _Search:
             return
         found = await self._rows.find(self._collection, ids)
         yield [
-            each
+            stored
             for resource_id in sorted(found)
             if resource_id >= (start or "")
-            for each in found[resource_id]
+            for stored in found[resource_id]
         ]
 
-    def _matches(self, chunk: Sequence[Found], stored: Sequence[StoredVersion]) -> list[Found]:
+    def _matches(
+        self, chunk: Sequence[StoredRow], versions: Sequence[StoredVersion]
+    ) -> list[StoredRow]:
         matches = self._query.filter.matches
         return [
-            each
-            for each, version in zip(chunk, stored, strict=True)
+            stored
+            for stored, version in zip(chunk, versions, strict=True)
             if version.content is not None and matches(version.content)
         ]
 
-    def _place(self, found: Found) -> tuple[int | str, ...]:
+    def _sort_key(self, found: StoredRow) -> tuple[int | str, ...]:
         return place_in_order(found.row.stamp, found.row.id, self._query.order)
 
     def _page(self, page: PageBuilder, *, more: bool, total: int | None) -> SearchPage:

@@ -1,4 +1,4 @@
-"""What an operator can set about the output bucket, and about that of the resources."""
+"""The settings of the output bucket and of the bucket with the resources."""
 
 from datetime import timedelta
 from enum import StrEnum
@@ -13,13 +13,13 @@ from helios_core import Secret
 MEBIBYTE = 1024 * 1024
 
 LONGEST_LINK = timedelta(days=7)
-"""A signature of version 4 is good for no longer (AWS, Signature Version 4, query parameters)."""
+"""The longest validity of a signed URL (AWS Signature Version 4, query parameters)."""
 
 _URL = r"^https?://[^\s/?#@]+/?$"
 
 
 class Encryption(StrEnum):
-    """Who encrypts what is stored, as S3 spells it."""
+    """The server-side encryption of objects, in the terms of S3."""
 
     S3 = "AES256"
     KMS = "aws:kms"
@@ -27,13 +27,14 @@ class Encryption(StrEnum):
 
 
 class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which bucket, how to reach it, who one is there and how objects are stored."""
+    """The bucket, how to reach it, the credentials, and how objects are stored."""
 
     use: ClassVar[str] = "output"
-    """What the bucket is, as messages name it."""
+    """The name of the bucket's purpose in messages."""
     variables: ClassVar[str] = "HFS_BULK_EXPORT_S3"
-    """How the names of its settings begin."""
+    """The prefix of the names of its settings."""
     guide: ClassVar[str] = "s3.md"
+    """The guide in docs/how-to."""
 
     bucket: Annotated[
         str,
@@ -47,7 +48,7 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$",
-            description="Folder of the bucket that is the output's alone.",
+            description="Folder of the bucket, used for output alone.",
             extra={
                 "name": "HFS_BULK_EXPORT_S3_PREFIX",
                 "default": "the whole bucket",
@@ -64,7 +65,7 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
                 description="Address of the S3 server.",
                 extra={
                     "name": "HFS_BULK_EXPORT_S3_ENDPOINT",
-                    "default": "as the AWS configuration says, else that of AWS in the region",
+                    "default": "from the AWS configuration, else that of AWS in the region",
                     "allowed": "an http or https address without a path",
                 },
             ),
@@ -77,7 +78,8 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
             Meta(
                 pattern=_URL,
                 title="URL",
-                description="Address of the same server as clients reach it; links use it.",
+                description="Address under which clients reach the same server; "
+                "signed URLs use it.",
                 extra={
                     "default": "the endpoint itself",
                     "allowed": "an http or https address without a path",
@@ -96,8 +98,8 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
     force_path_style: Annotated[
         bool,
         Meta(
-            description="Whether the bucket is named in the path, not in the host; most servers "
-            "other than AWS want that.",
+            description="Whether the bucket is named in the path instead of the host, as most "
+            "servers other than AWS need it.",
             extra={"name": "HFS_BULK_EXPORT_S3_FORCE_PATH_STYLE"},
         ),
     ] = False
@@ -107,18 +109,18 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="Region of the output bucket.",
             extra={
                 "name": "HFS_BULK_EXPORT_S3_REGION",
-                "default": "HFS_S3_REGION, then as the AWS configuration says, then us-east-1",
+                "default": "HFS_S3_REGION, else from the AWS configuration, else us-east-1",
             },
         ),
     ] = None
     region: Annotated[
         str | None,
-        Meta(description="Region of every bucket whose own setting does not say another."),
+        Meta(description="Region of all buckets without a region setting of their own."),
     ] = None
     access_key_id: Annotated[
         Secret | None,
         Meta(
-            description="Key id for the output bucket alone.",
+            description="Access key id for the output bucket.",
             extra={
                 "name": "HFS_BULK_EXPORT_S3_ACCESS_KEY_ID",
                 "default": "the AWS credential chain",
@@ -128,36 +130,39 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
     secret_access_key: Annotated[
         Secret | None,
         Meta(
-            description="The secret that belongs to the key id.",
+            description="The secret of the access key.",
             extra={"name": "HFS_BULK_EXPORT_S3_SECRET_ACCESS_KEY"},
         ),
     ] = None
     session_token: Annotated[
         Secret | None,
         Meta(
-            description="The token that belongs to a temporary key id.",
+            description="The session token of a temporary access key.",
             extra={"name": "HFS_BULK_EXPORT_S3_SESSION_TOKEN"},
         ),
     ] = None
     profile: Annotated[
         str | None,
         Meta(
-            description="Profile of the AWS configuration files for the output bucket alone.",
+            description="Profile in the AWS configuration files for the output bucket.",
             extra={"name": "HFS_BULK_EXPORT_S3_PROFILE"},
         ),
     ] = None
     encryption: Annotated[
         Encryption | None,
         Meta(
-            description="Encryption asked of the server for every part.",
-            extra={"name": "HFS_BULK_EXPORT_S3_ENCRYPTION", "default": "as the bucket says"},
+            description="Server-side encryption of every part.",
+            extra={"name": "HFS_BULK_EXPORT_S3_ENCRYPTION", "default": "that of the bucket"},
         ),
     ] = None
     kms_key_id: Annotated[
         str | None,
         Meta(
-            description="Key of the encryption aws:kms or aws:kms:dsse.",
-            extra={"name": "HFS_BULK_EXPORT_S3_KMS_KEY_ID", "default": "the account's own"},
+            description="KMS key for the encryption aws:kms or aws:kms:dsse.",
+            extra={
+                "name": "HFS_BULK_EXPORT_S3_KMS_KEY_ID",
+                "default": "the account's default key",
+            },
         ),
     ] = None
     storage_class: (
@@ -165,10 +170,10 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
             str,
             Meta(
                 pattern=r"^[A-Z][A-Z0-9_-]*$",
-                description="Storage class of every part; one that can be read at once.",
+                description="Storage class of every part; objects must be readable at once.",
                 extra={
                     "name": "HFS_BULK_EXPORT_S3_STORAGE_CLASS",
-                    "default": "as the bucket says",
+                    "default": "that of the bucket",
                     "allowed": "a storage class in capitals, for example STANDARD_IA",
                 },
             ),
@@ -181,8 +186,8 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
             ge=5 * MEBIBYTE,
             le=5 * 1024 * MEBIBYTE,
             title="bytes",
-            description="Size of the blocks in which a part is sent; one up to this size is sent "
-            "at once. Three blocks of each worker are in memory.",
+            description="Size of the blocks in which a part is uploaded; a part up to this size "
+            "is uploaded at once. Each worker keeps three blocks in memory.",
             extra={"name": "HFS_BULK_EXPORT_S3_BLOCK_BYTES"},
         ),
     ] = 16 * MEBIBYTE
@@ -190,11 +195,11 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
         timedelta | None,
         Meta(title="seconds", extra={"setting": "HFS_BULK_EXPORT_FILE_URL_TTL"}),
     ] = None
-    """How long links shall be valid, if the operator says so; the server passes it with each."""
+    """How long signed URLs are valid, if it is configured; here it is only checked."""
 
     @property
     def bucket_region(self) -> str | None:
-        """The region, or None if the AWS configuration says."""
+        """The configured region, or None if the AWS configuration decides."""
         return self.output_region or self.region
 
     def __post_init__(self) -> None:
@@ -207,13 +212,13 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
             *_access_contradictions(self),
             (
                 self.file_url_ttl is not None and self.file_url_ttl > LONGEST_LINK,
-                "HFS_BULK_EXPORT_FILE_URL_TTL is above 604800, the most that S3 takes",
+                "HFS_BULK_EXPORT_FILE_URL_TTL is above 604800, the maximum of S3",
             ),
         ]
 
 
 class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Which bucket holds the resources, how to reach it, and who one is there."""
+    """The bucket of resources, how to reach it, and the credentials."""
 
     use: ClassVar[str] = "primary"
     variables: ClassVar[str] = "HFS_S3"
@@ -221,7 +226,7 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
     public_endpoint: ClassVar[str | None] = None
     storage_class: ClassVar[str | None] = None
     block_bytes: ClassVar[int] = 0
-    """Nothing is sent in blocks."""
+    """Not used: nothing is uploaded in blocks."""
 
     bucket: Annotated[
         str,
@@ -235,7 +240,7 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$",
-            description="Folder of the bucket that is the resources' alone.",
+            description="Folder of the bucket, used for resources alone.",
             extra={
                 "default": "the whole bucket",
                 "allowed": "folder names of letters, digits, '.', '_' and '-', joined by slashes",
@@ -248,9 +253,9 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
             Meta(
                 pattern=_URL,
                 title="URL",
-                description="Address of the S3 server; it must honour `If-None-Match`.",
+                description="Address of the S3 server; it must support `If-None-Match`.",
                 extra={
-                    "default": "as the AWS configuration says, else that of AWS in the region",
+                    "default": "from the AWS configuration, else that of AWS in the region",
                     "allowed": "an http or https address without a path",
                 },
             ),
@@ -263,49 +268,49 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
     force_path_style: Annotated[
         bool,
         Meta(
-            description="Whether the bucket is named in the path, not in the host; most servers "
-            "other than AWS want that."
+            description="Whether the bucket is named in the path instead of the host, as most "
+            "servers other than AWS need it."
         ),
     ] = False
     region: Annotated[
         str | None,
-        Meta(description="Region of every bucket whose own setting does not say another."),
+        Meta(description="Region of all buckets without a region setting of their own."),
     ] = None
     access_key_id: Annotated[
         Secret | None,
         Meta(
-            description="Key id for the bucket of the resources alone.",
+            description="Access key id for the bucket of resources.",
             extra={"default": "the AWS credential chain"},
         ),
     ] = None
     secret_access_key: Annotated[
-        Secret | None, Meta(description="The secret that belongs to the key id.")
+        Secret | None, Meta(description="The secret of the access key.")
     ] = None
     session_token: Annotated[
-        Secret | None, Meta(description="The token that belongs to a temporary key id.")
+        Secret | None, Meta(description="The session token of a temporary access key.")
     ] = None
     profile: Annotated[
         str | None,
-        Meta(description="Profile of the AWS configuration files for this bucket alone."),
+        Meta(description="Profile in the AWS configuration files for this bucket."),
     ] = None
     encryption: Annotated[
         Encryption | None,
         Meta(
-            description="Encryption asked of the server for every object.",
-            extra={"default": "as the bucket says"},
+            description="Server-side encryption of every object.",
+            extra={"default": "that of the bucket"},
         ),
     ] = None
     kms_key_id: Annotated[
         str | None,
         Meta(
-            description="Key of the encryption aws:kms or aws:kms:dsse.",
-            extra={"default": "the account's own"},
+            description="KMS key for the encryption aws:kms or aws:kms:dsse.",
+            extra={"default": "the account's default key"},
         ),
     ] = None
 
     @property
     def bucket_region(self) -> str | None:
-        """The region, or None if the AWS configuration says."""
+        """The configured region, or None if the AWS configuration decides."""
         return self.region
 
     def __post_init__(self) -> None:
@@ -315,18 +320,21 @@ class S3ResourceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _access_contradictions(settings: "S3Settings | S3ResourceSettings") -> list[tuple[bool, str]]:
-    """Return what can be wrong about how a bucket is reached: whether it is, and the sentence."""
+    """Return pairs of a condition and the message of the error that it means."""
     ours = settings.variables
     key_name = f"{ours}_ACCESS_KEY_ID"
     key, secret = bool(settings.access_key_id), bool(settings.secret_access_key)
     insecure = bool(settings.endpoint) and urlsplit(settings.endpoint).scheme == "http"
     return [
-        (key != secret, f"{key_name} and {ours}_SECRET_ACCESS_KEY are set together or not at all"),
+        (
+            key != secret,
+            f"{key_name} and {ours}_SECRET_ACCESS_KEY must be set together or not at all",
+        ),
         (
             bool(settings.session_token) and not key,
             f"{ours}_SESSION_TOKEN is set without {key_name}",
         ),
-        (bool(settings.profile) and key, f"{ours}_PROFILE and {key_name} are set both; use one"),
+        (bool(settings.profile) and key, f"{ours}_PROFILE and {key_name} are both set; use one"),
         (
             insecure and not settings.allow_http,
             f"{ours}_ENDPOINT is an http address and {ours}_ALLOW_HTTP is not true",

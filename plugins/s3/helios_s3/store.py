@@ -1,4 +1,4 @@
-"""The output store on a bucket."""
+"""The output store in a bucket."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
@@ -22,16 +22,16 @@ class S3OutputStore(OutputStore):
         self._bucket = bucket
 
     async def bind(self, owner: str) -> None:
-        """Mark the bucket, try every right the store needs, or refuse."""
+        """Mark the bucket for `owner`, and test every right that the store needs."""
         await in_thread(claim, self._bucket, owner)
 
     async def put(self, key: PartKey, chunks: AsyncIterator[bytes]) -> StoredPart:
-        """Send a small part at once and a larger one in blocks; abort on any failure."""
+        """Upload a small part at once and a larger one in blocks; abort on any failure."""
         upload = Upload(self._bucket, key)
         try:
             async for piece in pieces(chunks):
                 await upload.write(piece)
-                del piece  # or it would be kept while the next one is made
+                del piece  # or it would stay in memory while the next one is collected
             return await upload.finish()
         except BaseException:
             await run_to_end(upload.abandon())
@@ -40,12 +40,12 @@ class S3OutputStore(OutputStore):
     async def read(
         self, key: PartKey, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
-        """Stream a range in requests of bounded length, each taken up again where it breaks."""
-        place = part_key(self._bucket.prefix, key)
+        """Stream a range of bytes by requests of limited size, which are resumed if they break."""
+        object_key = part_key(self._bucket.prefix, key)
         try:
-            size = (await obstore.head_async(self._bucket.store, place))["size"]
+            size = (await obstore.head_async(self._bucket.store, object_key))["size"]
             end = size if end is None else min(end, size)
-            async for chunk in windows(self._bucket.store, place, start=start, end=end):
+            async for chunk in windows(self._bucket.store, object_key, start=start, end=end):
                 yield chunk
         except FileNotFoundError as error:
             raise PartMissing(
@@ -56,14 +56,14 @@ class S3OutputStore(OutputStore):
             raise unavailable(error) from error
 
     async def discard(self, key: PartKey) -> None:
-        """Remove one object; S3 does not mind an absent one."""
+        """Delete one object; S3 accepts that it does not exist."""
         try:
             await obstore.delete_async(self._bucket.store, part_key(self._bucket.prefix, key))
         except FAILURES as error:
             raise unavailable(error) from error
 
     async def delete(self, tenant: str, job_id: str) -> None:
-        """End the job's uploads, then remove its objects, a thousand to a request."""
+        """Abort the job's uploads, then delete its objects, a thousand per request."""
         prefix = job_prefix(self._bucket.prefix, tenant, job_id)
         try:
             await in_thread(abort_under, self._bucket, prefix)
@@ -73,7 +73,7 @@ class S3OutputStore(OutputStore):
             raise unavailable(error) from error
 
     async def jobs(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield every job with an object or an unfinished upload, each once."""
+        """Yield every job with an object or an unfinished upload, once each."""
         try:
             uploads = await in_thread(unfinished, self._bucket)
             begun = {job_of(self._bucket.prefix, upload.key) for upload in uploads}
@@ -90,12 +90,12 @@ class S3OutputStore(OutputStore):
                 yield job
 
     async def signed_urls(self, keys: Sequence[PartKey], *, valid_for: timedelta) -> Sequence[str]:
-        """Sign downloads through the public endpoint; nothing is asked of the bucket."""
+        """Return signed download URLs at the public endpoint, without a request."""
         if not keys:
             return []
-        places = [part_key(self._bucket.prefix, key) for key in keys]
+        object_keys = [part_key(self._bucket.prefix, key) for key in keys]
         try:
-            return await obstore.sign_async(self._bucket.signer, "GET", places, valid_for)
+            return await obstore.sign_async(self._bucket.signer, "GET", object_keys, valid_for)
         except FAILURES as error:
             raise unavailable(error) from error
 

@@ -1,4 +1,4 @@
-"""Multipart uploads that were begun and never ended; blocking, to be called from a thread."""
+"""Unfinished multipart uploads; these functions block, and are to be called from a thread."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from helios_s3.buckets import Bucket
 
 
 class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
-    """One upload that holds parts nobody can see, and that cost money all the same."""
+    """An upload neither completed nor aborted, whose parts are invisible but cost money."""
 
     key: str
     upload_id: str
@@ -16,23 +16,23 @@ class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
 
 def unfinished(bucket: Bucket) -> list[Unfinished]:
     """
-    Yield every unfinished upload under the bucket's prefix.
+    Return all unfinished uploads under the bucket's prefix.
 
-    The whole bucket is asked: MinIO lists either everything or a single key, whatever prefix it
-    is given.
+    The whole bucket is listed, since MinIO lists either everything or a single key, whatever the
+    prefix.
     """
     return [upload for upload in _all(bucket) if upload.key.startswith(bucket.prefix)]
 
 
 def abort_under(bucket: Bucket, prefix: str) -> None:
-    """End the uploads whose keys begin with a prefix; one that is ended already is fine."""
+    """Abort the uploads whose keys begin with a prefix."""
     for upload in unfinished(bucket):
         if upload.key.startswith(prefix):
             _abort(bucket, upload)
 
 
 def abort_of(bucket: Bucket, key: str) -> None:
-    """End the uploads of one key, which is unique to one attempt of one part."""
+    """Abort the uploads of one key, which belongs to one attempt of one part."""
     for upload in _all(bucket, Prefix=key):
         if upload.key == key:
             _abort(bucket, upload)

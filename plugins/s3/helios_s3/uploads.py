@@ -1,4 +1,4 @@
-"""One part on its way into the bucket."""
+"""Uploads of one part to the bucket."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,22 +14,22 @@ from helios_s3.layout import part_key
 from helios_s3.unfinished import abort_of
 
 PIECE_BYTES = 1024 * 1024
-"""The least that is handed to the driver at once: the hop between languages is cheap for it."""
+"""The smallest piece for the driver, large enough to pay for the switch between languages."""
 
 LARGE_PIECE_BYTES = 4 * PIECE_BYTES
-"""The most, which is what waits in the pipe while the next piece is made."""
+"""The largest piece, which waits in the pipe while the next one is collected."""
 
 BLOCKS_AT_ONCE = 2
 _PATIENCE_SECONDS = 10.0
-"""How long a request under way may take to end once nobody wants the part any more."""
+"""How long an open request may take to end after the part was abandoned."""
 
 
 class _Abandoned(Exception):
-    """Ends the driver's reading, upon which it aborts the upload."""
+    """Raised into the driver's read of the pipe, so that it aborts the upload."""
 
 
 class _Pipe(AsyncIterator[bytes]):
-    """Hands pieces from the task that makes them to the one that sends them."""
+    """Passes pieces from the caller to the task that sends them."""
 
     def __init__(self) -> None:
         self._pieces = asyncio.Queue[bytes | None](maxsize=1)
@@ -56,7 +56,7 @@ class _Pipe(AsyncIterator[bytes]):
 
 
 class Upload:
-    """Sends one part: at once while it is small, in blocks as soon as it is not."""
+    """Uploads one part: a small one at once, a larger one in blocks."""
 
     def __init__(self, bucket: Bucket, key: PartKey) -> None:
         self._bucket = bucket
@@ -71,10 +71,10 @@ class Upload:
 
     async def write(self, piece: bytes) -> None:
         """
-        Take the next bytes, and wait while the bucket is slower than what makes them.
+        Add the next bytes; wait while the bucket is slower than the caller.
 
         Raises:
-            BackendUnavailable: The bucket took too long, or refused them.
+            BackendUnavailable: The bucket took too long, or refused the upload.
         """
         self._digest.update(piece)
         self._size += len(piece)
@@ -87,10 +87,10 @@ class Upload:
 
     async def finish(self) -> StoredPart:
         """
-        Make the part durable, and with that visible.
+        Complete the upload, which makes the part durable and visible.
 
         Raises:
-            BackendUnavailable: It is not there, or it cannot be told whether it is.
+            BackendUnavailable: The part was not stored, or it is unknown whether it was.
         """
         if self._sending is None:
             self._sending = self._send(b"".join(self._held), in_blocks=False)
@@ -99,14 +99,14 @@ class Upload:
         try:
             await asyncio.shield(self._sending)
         except FAILURES as error:
-            # The part may be there and only the answer be lost: a completed upload is unknown
-            # afterwards, so that asking for its completion once more is refused.
+            # Maybe only the response was lost: S3 forgets a completed upload, and refuses to
+            # complete it again.
             if not await self._arrived():
                 raise unavailable(error) from error
         return StoredPart(size=self._size, digest=self._digest.hexdigest())
 
     async def abandon(self) -> None:
-        """Remove whatever there is of the part, finished or not."""
+        """Remove the part, whether its upload is finished or not."""
         if self._sending is None:
             return
         self._pipe.abandon()
@@ -115,12 +115,12 @@ class Upload:
             request.cancel()
         await asyncio.wait([self._sending])
         if not self._sending.cancelled():
-            self._sending.exception()  # what made the caller give up matters more
+            self._sending.exception()  # the error of the caller matters more
         try:
             await in_thread(abort_of, self._bucket, self._key)
             await obstore.delete_async(self._bucket.store, self._key)
         except FAILURES:
-            # `delete` takes it with the job.
+            # `delete` removes it with the job.
             structlog.get_logger().warning("output.leftover", part=self._name)
 
     async def _begin(self) -> None:
@@ -154,7 +154,7 @@ class Upload:
             finally:
                 handing.cancel()
         if sending.done() and piece is not None:
-            # The driver gave up before it had everything.
+            # The driver failed before it had read everything.
             try:
                 await sending
             except FAILURES as error:
@@ -169,17 +169,17 @@ class Upload:
 
 
 async def pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Join small chunks and cut large ones, so that most pieces are those that came."""
+    """Join small chunks and cut large ones, passing on as many as possible unchanged."""
     gathered = list[bytes]()
     size = 0
     async for chunk in chunks:
         gathered.append(chunk)
         size += len(chunk)
-        del chunk  # or it would be kept while the next one is made
+        del chunk  # or it would stay in memory while the next one is made
         if size >= PIECE_BYTES:
-            whole, gathered, size = b"".join(gathered), [], 0
-            for start in range(0, len(whole), LARGE_PIECE_BYTES):
-                yield whole[start : start + LARGE_PIECE_BYTES]
-            del whole
+            joined, gathered, size = b"".join(gathered), [], 0
+            for start in range(0, len(joined), LARGE_PIECE_BYTES):
+                yield joined[start : start + LARGE_PIECE_BYTES]
+            del joined
     if gathered:
         yield b"".join(gathered)

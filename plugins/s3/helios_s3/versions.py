@@ -1,4 +1,4 @@
-"""Pages of the versions of several types, newest first, and which types there are."""
+"""Pages of the versions of several types, newest first, and the list of all types."""
 
 import asyncio
 import heapq
@@ -19,7 +19,7 @@ from helios_core import (
     parse_version_token,
 )
 from helios_core.fhir import FOREVER, to_stamp
-from helios_s3.encoding import Block, Found, collection_of, key_of
+from helios_s3.encoding import Block, StoredRow, collection_of, key_of
 from helios_s3.log import Moment
 from helios_s3.lookups import stored_versions
 from helios_s3.reading import chunks
@@ -29,26 +29,26 @@ BLOCKS_AT_ONCE = 4
 
 
 class _Listed(NamedTuple):
-    """One version of a page; its order is that of the fields before the row."""
+    """A version of a page, sorted by the fields before the row."""
 
     age: int
     """The negated stamp."""
     resource_type: str
     id: str
     back: int
-    """The negated number of the version: of one instant, the later version comes first."""
-    found: Found
+    """The negated version id: with equal stamps, the later version comes first."""
+    found: StoredRow
 
 
 class _Placed(NamedTuple):
-    """One version of a page, and what a token says of it."""
+    """A version of a page, and its position for a token."""
 
     position: VersionPosition
     listed: _Listed
 
 
 async def collections(rows: Rows) -> list[TypeKey]:
-    """Return the key of every type that has a version."""
+    """Return the key of every type that has versions."""
     await rows.log.ensure(None)
     state = rows.log.state
     names = set[str]().union(*(run.collections for run in state.checkpoint.runs))
@@ -59,33 +59,33 @@ async def versions(
     rows: Rows, query: VersionQuery, *, count: int, after: str | None
 ) -> VersionPage:
     """
-    Return a page of versions.
+    Return a page of versions, newest first.
 
-    The number in a token is how many versions of its instant the query lists before. They were
-    written by one commit, so it stays the same.
+    The number in a token counts the versions of the same stamp that the query lists before. One
+    commit has written them all, so the number does not change.
 
     Raises:
-        InvalidParameter: `after` is not something a page gave.
+        InvalidParameter: `after` is not the `next` of a page.
     """
     last = None if after is None else parse_version_token(after)
     await rows.log.ensure(to_stamp(query.until))
     page, listing = PageBuilder(count), _Listing(rows, query, last, count)
     placed = await listing.found()
     position, begin = VersionPosition(0, 0), 0
-    for chunk in chunks([each.listed.found for each in placed[:count]]):
+    for chunk in chunks([item.listed.found for item in placed[:count]]):
         of_chunk = placed[begin : begin + len(chunk)]
         begin += len(chunk)
-        stored = await _contents(rows, query, [each.listed for each in of_chunk])
-        for version, each in zip(stored, of_chunk, strict=True):
+        stored = await _contents(rows, query, [item.listed for item in of_chunk])
+        for version, item in zip(stored, of_chunk, strict=True):
             if not page.add(version):
                 return VersionPage(versions=page.found, next=make_version_token(position))
-            position = each.position
+            position = item.position
     more = len(placed) > count
     return VersionPage(versions=page.found, next=make_version_token(position) if more else None)
 
 
 class _Listing:
-    """What a page may have of a query: the newest versions behind the page before."""
+    """Lists the newest versions of a query after the last page."""
 
     def __init__(
         self, rows: Rows, query: VersionQuery, last: VersionPosition | None, count: int
@@ -101,24 +101,24 @@ class _Listing:
         self._newest = _Newest(count, self._high)
 
     async def found(self) -> list[_Placed]:
-        """Return at least one more than the page has room for, if there are so many."""
+        """Return the versions for the page and at least one more, if there are so many."""
         self._newest = await self._rows.repeated(self._changed)
         if self._from is not None and not self._newest.full:
             for collection, name in self._types.items():
                 async for window in self._rows.scan(collection, None, None):
                     standing = await in_thread(self._standing, self._from, window)
-                    self._newest.take(name, standing)
+                    self._newest.add(name, standing)
         return list(self._placed())
 
     async def _changed(self, moment: Moment) -> "_Newest":
-        """Return what changed within the period, whatever it replaced."""
+        """Return the versions that became current within the period."""
         low = self._since if self._from is None else max(self._since, self._from)
         newest, high = _Newest(self._count, self._high), self._high
         if low > high:
             return newest
         for collection, name in self._types.items():
             rows, _ = moment.tail.between(collection, "", None, most=moment.tail.rows)
-            newest.take(name, _within(rows, low, high))
+            newest.add(name, _within(rows, low, high))
         blocks = [
             block
             for run in moment.runs
@@ -129,15 +129,15 @@ class _Listing:
         for begin in range(0, len(blocks), BLOCKS_AT_ONCE):
             if newest.full and blocks[begin].latest < newest.oldest:
                 break
-            some = blocks[begin : begin + BLOCKS_AT_ONCE]
-            loaded = await asyncio.gather(*map(self._rows.of_block, some))
-            for block, of_block in zip(some, loaded, strict=True):
+            chunk = blocks[begin : begin + BLOCKS_AT_ONCE]
+            loaded = await asyncio.gather(*map(self._rows.of_block, chunk))
+            for block, of_block in zip(chunk, loaded, strict=True):
                 within = await in_thread(_within, of_block, low, high)
-                newest.take(self._types[block.collection], within)
+                newest.add(self._types[block.collection], within)
         return newest
 
-    def _standing(self, at: int, window: Sequence[Found]) -> list[Found]:
-        """Return those that were current at an instant, and had become so before."""
+    def _standing(self, at: int, window: Sequence[StoredRow]) -> list[StoredRow]:
+        """Return the rows that were current at a stamp and had become so before it."""
         current = (each for each in current_at(window, at) if not each.row.deleted)
         return _within(current, self._since, min(self._high, at - 1))
 
@@ -151,9 +151,9 @@ class _Listing:
 
 class _Newest:
     """
-    The newest of the versions that are taken: one more than a page has room for.
+    Keeps the newest versions: one more than a page has room for.
 
-    Those of the instant `first`, at which a page may begin, are kept besides.
+    Versions of the stamp `first`, at which the page may begin, are all kept in addition.
     """
 
     def __init__(self, count: int, first: int) -> None:
@@ -164,51 +164,51 @@ class _Newest:
 
     @property
     def full(self) -> bool:
-        """Whether only what is not older than the oldest of them matters."""
+        """Whether older versions than `oldest` no longer matter."""
         return len(self._older) == self._most
 
     @property
     def oldest(self) -> int:
-        """The stamp of the oldest of them."""
+        """The stamp of the oldest version that is kept."""
         return -self._older[-1].age
 
-    def take(self, resource_type: str, found: Iterable[Found]) -> None:
-        """Take versions, none of which is younger than `first`."""
+    def add(self, resource_type: str, found: Iterable[StoredRow]) -> None:
+        """Add versions, none of which may be younger than `first`."""
         older = list[_Listed]()
-        for each in found:
-            row = each.row
-            listed = _Listed(-row.stamp, resource_type, row.id, -row.version_id, each)
+        for stored in found:
+            row = stored.row
+            listed = _Listed(-row.stamp, resource_type, row.id, -row.version_id, stored)
             (self._of_first if row.stamp == self._first else older).append(listed)
         self._older = heapq.nsmallest(self._most, self._older + older, key=_order)
 
     def listed(self) -> list[_Listed]:
-        """Return them, newest first."""
+        """Return the versions that are kept, newest first."""
         return [*sorted(self._of_first, key=_order), *self._older]
 
 
 async def _contents(
     rows: Rows, query: VersionQuery, listed: Sequence[_Listed]
 ) -> list[StoredVersion]:
-    """Return versions in their order, having read those of one type at once."""
+    """Return versions with contents in the given order, with one read per type."""
     by_type = defaultdict[str, list[int]](list)
-    for place, each in enumerate(listed):
-        by_type[each.resource_type].append(place)
+    for index, item in enumerate(listed):
+        by_type[item.resource_type].append(index)
     read = await asyncio.gather(
         *(
-            stored_versions(rows, _key(query, name), [listed[place].found for place in places])
-            for name, places in by_type.items()
+            stored_versions(rows, _key(query, name), [listed[index].found for index in indexes])
+            for name, indexes in by_type.items()
         )
     )
-    by_place = {
-        place: stored
-        for places, of_type in zip(by_type.values(), read, strict=True)
-        for place, stored in zip(places, of_type, strict=True)
+    by_index = {
+        index: stored
+        for indexes, of_type in zip(by_type.values(), read, strict=True)
+        for index, stored in zip(indexes, of_type, strict=True)
     }
-    return [by_place[place] for place in range(len(listed))]
+    return [by_index[index] for index in range(len(listed))]
 
 
-def _within(found: Iterable[Found], low: int, high: int) -> list[Found]:
-    return [each for each in found if low <= each.row.stamp <= high]
+def _within(found: Iterable[StoredRow], low: int, high: int) -> list[StoredRow]:
+    return [stored for stored in found if low <= stored.row.stamp <= high]
 
 
 def _key(query: VersionQuery, resource_type: str) -> TypeKey:

@@ -1,4 +1,4 @@
-"""What a view shows of rows, and how a prefilter narrows it by what rows say."""
+"""Views and prefilters as conditions on rows."""
 
 import msgspec
 
@@ -8,17 +8,17 @@ from helios_s3.encoding import Row
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows a view shows, of those that are current at its transaction time."""
+    """The rows that a view shows, of those that are current at its transaction time."""
 
     at: int
     since: int
-    """Shown are rows that became current strictly after it."""
+    """Rows must have become current after this stamp, exclusive."""
     until: int
-    """Shown are rows that became current strictly before it."""
-    everybody: bool
-    """Whether rows outside every compartment are shown."""
+    """Rows must have become current before this stamp, exclusive."""
+    all_resources: bool
+    """Whether rows outside of all compartments are shown."""
     patients: frozenset[str] | None
-    """The cohort; None is no limit."""
+    """The cohort, None without one."""
 
     @property
     def shows_all(self) -> bool:
@@ -26,32 +26,32 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
         return self.patients is None and self.since == -FOREVER and self.until == FOREVER
 
     def shows(self, row: Row) -> bool:
-        """Return whether a row is shown, be it a deletion."""
+        """Return whether a row is shown, also for a deletion."""
         if not self.since < row.stamp < self.until:
             return False
         if self.patients is not None:
             return not self.patients.isdisjoint(row.patients.split())
-        return self.everybody or bool(row.patients)
+        return self.all_resources or bool(row.patients)
 
     def may_show(self, *, earliest: int, latest: int) -> bool:
-        """Return whether rows with stamps between two, both inclusive, can be shown."""
+        """Return whether rows with stamps from `earliest` to `latest`, inclusive, may be shown."""
         return earliest <= self.at and earliest < self.until and latest > self.since
 
 
 def shown_by(view: ExportView) -> Shown:
-    """Return what a view shows."""
+    """Return the rows that a view shows."""
     since, until = view.request.since, view.request.until
     return Shown(
         at=to_stamp(view.transaction_time),
         since=-FOREVER if since is None else to_stamp(since),
         until=FOREVER if until is None else to_stamp(until),
-        everybody=view.request.level is Level.SYSTEM,
+        all_resources=view.request.level is Level.SYSTEM,
         patients=None if view.cohort is None else view.cohort.patients,
     )
 
 
 def may_satisfy(prefilter: Prefilter | None, row: Row) -> bool:
-    """Return whether a row can satisfy a prefilter, by its id and stamp."""
+    """Return whether a row may satisfy a prefilter, by its id and stamp."""
     match prefilter:
         case AnyId(ids=ids):
             return row.id in ids
@@ -67,7 +67,7 @@ def may_satisfy(prefilter: Prefilter | None, row: Row) -> bool:
 
 
 def ids_in(prefilter: Prefilter | None) -> frozenset[str] | None:
-    """Return the only ids that can satisfy a prefilter; None is no limit."""
+    """Return the ids that may satisfy a prefilter, None for all ids."""
     match prefilter:
         case AnyId(ids=ids):
             return ids

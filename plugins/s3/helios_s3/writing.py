@@ -1,4 +1,4 @@
-"""Write changes: decide on what is current, and make the next commit of the log."""
+"""Writing: changes are applied to the current versions, and become the next commit."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from helios_core import (
 from helios_core.fhir import FHIRVersion, from_stamp
 from helios_s3.encoding import Commit, Row, collection_of, deletion
 from helios_s3.log import Moment
-from helios_s3.objects import Missing
+from helios_s3.objects import MissingObject
 from helios_s3.rows import Rows
 
 ATTEMPTS = 1000
-"""How often a writer may lose against others before it gives up."""
+"""How often a write is tried while other writers are faster."""
 
 
 async def write(
     rows: Rows, tenant: str, fhir_version: FHIRVersion, changes: Sequence[Put | Delete]
 ) -> list[AppliedChange]:
     """
-    Apply changes in order, all with one commit under one stamp.
+    Apply changes in order, in one commit under one stamp.
 
-    Nothing is read if this process was the last to write: that its commit is the next one proves
-    that what it decided on was current.
+    The log is not read if this process was the last to write: if its commit gets the next number,
+    the versions that it was based on were current.
 
     Raises:
         VersionConflict: An `if_match` failed.
@@ -50,7 +50,7 @@ async def write(
         number, stamp = state.number, log.next_stamp()
         try:
             current = await _current(rows, state.moment, ids)
-        except Missing:
+        except MissingObject:
             await log.reload()
             continue
         draft = _Draft(tenant, fhir_version, stamp, current)
@@ -69,11 +69,13 @@ async def write(
             return applied
         await log.refresh()
         known = True
-    raise BackendUnavailable("other writers were always faster; try again")
+    raise BackendUnavailable(
+        f"other writers were faster in {ATTEMPTS} attempts to commit; try again later"
+    )
 
 
 async def settle(rows: Rows) -> int:
-    """Return a stamp of about now that every later commit exceeds (P1)."""
+    """Return a stamp of about now that every later write exceeds (P1)."""
     log, token = rows.log, uuid4().hex
     for _ in range(ATTEMPTS):
         await log.refresh()
@@ -81,11 +83,13 @@ async def settle(rows: Rows) -> int:
         number, stamp = state.number, log.settled_stamp()
         if stamp == state.stamp or await log.append(state, Commit(number + 1, token, stamp)):
             return stamp
-    raise BackendUnavailable("other writers were always faster; try again")
+    raise BackendUnavailable(
+        f"other writers were faster in {ATTEMPTS} attempts to commit; try again later"
+    )
 
 
 class _Draft:
-    """What the changes of one commit make of what is current."""
+    """The rows and lines of one commit, resulting from changes of the current versions."""
 
     def __init__(
         self,
@@ -103,7 +107,7 @@ class _Draft:
         self._current = current
 
     def apply(self, changes: Sequence[Put | Delete]) -> list[AppliedChange]:
-        """Apply changes in order, and return what became of each."""
+        """Apply changes in order, and return the outcome of each."""
         return [self._apply(change) for change in changes]
 
     def lines(self) -> list[bytes]:
@@ -145,7 +149,7 @@ class _Draft:
 async def _current(
     rows: Rows, moment: Moment, ids: dict[str, set[str]]
 ) -> dict[str, dict[str, Row]]:
-    """Return the newest row of each id, by collection."""
+    """Return the newest row of each id, by collection and id."""
     return {
         collection: {
             resource_id: found[-1].row

@@ -1,4 +1,4 @@
-"""SMART Backend Services without another server: registered clients and a token endpoint."""
+"""SMART Backend Services without an identity provider: client registry and token endpoint."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ __all__ = ["SmartAuthSettings", "open_verifier"]
 
 @asynccontextmanager
 async def _routes(settings: SmartAuthSettings, backends: Backends) -> AsyncIterator[Sequence[Any]]:
-    from helios_smart_auth.routes import open_routes  # noqa: PLC0415  commands need no Litestar
+    from helios_smart_auth.routes import open_routes  # noqa: PLC0415  commands work without it
 
     async with open_routes(settings, backends) as routes:
         yield routes
@@ -37,7 +37,7 @@ def _command(host: CommandHost) -> click.Command:
 
 @hookimpl
 def helios_token_verifier() -> TokenVerifierExtension:
-    """Offer the verifier of the tokens that are issued here."""
+    """Register the verifier of the tokens that this plugin issues."""
     return TokenVerifierExtension(
         api_level=API_LEVEL, settings=SmartAuthSettings, open=open_verifier
     )
@@ -45,7 +45,7 @@ def helios_token_verifier() -> TokenVerifierExtension:
 
 @hookimpl
 def helios_routes() -> RouteExtension:
-    """Offer the token endpoint and the keys, which everybody may call."""
+    """Register the token endpoint and the key set, which need no access token."""
     return RouteExtension(
         api_level=API_LEVEL, settings=SmartAuthSettings, open=_routes, public=True
     )
@@ -53,7 +53,7 @@ def helios_routes() -> RouteExtension:
 
 @hookimpl
 def helios_command() -> CommandExtension:
-    """Offer `helios clients`."""
+    """Register the command `helios clients`."""
     return CommandExtension(
         api_level=API_LEVEL, settings=SmartAuthSettings, command=_command, name="clients"
     )

@@ -17,13 +17,13 @@ from helios_smart_auth.signing_keys import ALGORITHM, SigningKeys
 
 TYPE: Final = "at+jwt"
 MOST_KNOWN: Final = 10_000
-"""How many verified tokens are remembered, by their hash."""
+"""How many verified tokens are cached, by their hash."""
 KNOWN_SECONDS: Final = 2
-"""How soon every process knows that a client was disabled."""
+"""The longest time until every process knows that a client was disabled or removed."""
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an access token says."""
+    """The claims of an access token."""
 
     iss: str
     aud: str
@@ -34,13 +34,13 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     exp: int
     jti: str
     registration: str
-    """That of the client."""
+    """`Client.registration`: tells the client from a later one with the same id."""
     tenant: str | None = None
     groups: tuple[str, ...] | None = None
 
 
 class Issuer:
-    """Issues access tokens; their issuer and audience is the base URL of this server."""
+    """Issues access tokens whose issuer and audience are the base URL of this server."""
 
     def __init__(
         self, keys: SigningKeys, *, valid_for: int, clock: Callable[[], float] = time.time
@@ -51,7 +51,7 @@ class Issuer:
 
     async def issue(self, client: Client, scopes: Sequence[str], issuer: str) -> str:
         """
-        Return a token for some of the client's scopes.
+        Return a token for these scopes of a client.
 
         Raises:
             BackendUnavailable: The job store cannot respond now.
@@ -82,7 +82,11 @@ class _Verified(msgspec.Struct, frozen=True):
 
 
 class AccessTokens:
-    """Verifies access tokens, and asks every few seconds whether their clients still may."""
+    """
+    Verifies access tokens.
+
+    Every `KNOWN_SECONDS`, it checks that the client of a token is still enabled.
+    """
 
     def __init__(
         self,
@@ -104,7 +108,7 @@ class AccessTokens:
         Return the principal of a token.
 
         Raises:
-            InvalidToken: It is not one of ours, or not any more.
+            InvalidToken: This server did not issue the token, or it is no longer valid.
             BackendUnavailable: The job store cannot respond now.
         """
         digest = hashlib.blake2b(token.encode(errors="surrogatepass"), digest_size=32).digest()
@@ -123,7 +127,7 @@ class AccessTokens:
         return verified.principal
 
     async def _verified(self, token: str) -> _Verified:
-        foreign = InvalidToken("The access token is not one of this server's.")
+        foreign = InvalidToken("The access token was not issued by this server.")
         try:
             signed = parse_signed(token)
         except ValueError:
@@ -143,7 +147,7 @@ class AccessTokens:
         return _Verified(claims, str(kid), _principal(claims))
 
     async def _is_registered(self, claims: Claims) -> bool:
-        """Return whether the client of a token is registered as it was then, and may get in."""
+        """Return whether the client of a token is enabled, with the registration of the token."""
         now = time.monotonic()
         until, registration = self._registrations.get(claims.client_id, (0.0, None))
         # What is kept may be older than a token that another process has issued.

@@ -1,4 +1,4 @@
-"""Which network addresses keys are read from."""
+"""The network addresses from which the keys of clients may be read."""
 
 import asyncio
 import ipaddress
@@ -10,7 +10,7 @@ import anyio
 import httpcore
 
 MOST_TRIED = 4
-"""How many addresses of one name are tried."""
+"""How many addresses of one host name are tried."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -19,15 +19,15 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Refused(Exception):
-    """Keys are not read from there; the message names no address."""
+    """Keys may not be read from an address; the message does not name the address."""
 
 
 def check_url(url: str, *, allow_loopback_http: bool) -> None:
     """
-    Refuse an address of keys that is not https.
+    Raise ValueError unless keys may be read from this URL: it must be https.
 
     Raises:
-        ValueError: The sentence says what is expected.
+        ValueError: The URL is not allowed; the message says why.
     """
     try:
         parts = urlsplit(url)
@@ -43,17 +43,17 @@ def check_url(url: str, *, allow_loopback_http: bool) -> None:
     if parts.scheme == "http" and allow_loopback_http and parts.hostname in _LOOPBACK_NAMES:
         return
     raise ValueError(
-        "it does not begin with https://; http is for this machine only, with"
+        "it does not begin with https://; http is allowed for this machine only, with"
         " HFS_SMART_AUTH_JWKS_ALLOW_LOOPBACK_HTTP=true"
     )
 
 
 class AllowedAddresses(httpcore.AsyncNetworkBackend):
     """
-    Connects to public addresses only.
+    Connects to public addresses only, unless the settings allow others.
 
-    The address that was looked at is the one that is connected to, so that a name cannot mean
-    another one the next moment.
+    Host names are resolved once, and the connection goes to an address that was checked: a name
+    that resolves differently the next time (DNS rebinding) changes nothing.
     """
 
     def __init__(self, *, allow_private: bool, allow_loopback_http: bool) -> None:
@@ -70,15 +70,17 @@ class AllowedAddresses(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """
-        Connect to the first address of a name that is allowed and responds.
+        Connect to the first address of a host that is allowed and responds.
 
         Raises:
-            Refused: None is allowed.
-            httpcore.ConnectError: None responds.
+            Refused: No address of the host is allowed.
+            httpcore.ConnectError: No allowed address responds.
         """
-        found = await _resolved(host, port)
+        addresses = await _resolved(host, port)
         loopback = self._allow_loopback_http and host in _LOOPBACK_NAMES
-        allowed = [each for each in found if self._allows(each, loopback=loopback)][:MOST_TRIED]
+        allowed = [address for address in addresses if self._allows(address, loopback=loopback)][
+            :MOST_TRIED
+        ]
         if not allowed:
             raise Refused("its host has private addresses only")
         for address in allowed[:-1]:
@@ -93,7 +95,7 @@ class AllowedAddresses(httpcore.AsyncNetworkBackend):
         )
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, as httpcore asks between attempts."""
+        """Sleep; httpcore calls this between attempts."""
         await anyio.sleep(seconds)
 
     def _allows(self, found: Address, *, loopback: bool) -> bool:
@@ -117,7 +119,7 @@ async def _resolved(host: str, port: int) -> list[Address]:
 
 
 def _meant(address: Address) -> Address:
-    """Return the address that is reached by way of one, which may stand for an IPv4 address."""
+    """Return an address; an IPv6 address that embeds an IPv4 address gives the latter."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

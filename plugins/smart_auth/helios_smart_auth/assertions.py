@@ -11,22 +11,22 @@ from typing import Any, Final
 from helios_core import SupportsRecords
 from helios_smart_auth.clients import Client, Clients
 from helios_smart_auth.key_sets import KeySets, Unreadable
-from helios_smart_auth.public_keys import ALGORITHMS, JWK, import_key, the_key
+from helios_smart_auth.public_keys import ALGORITHMS, JWK, find_key, import_key
 from helios_smart_auth.signed import Signed, is_signed_by, parse_signed
 
 NAMESPACE: Final = "smart_auth.assertions"
 LONGEST_SECONDS: Final = 300
-"""How far ahead `exp` may be (SM-12)."""
+"""How far in the future `exp` may be (SM-12)."""
 LONGEST_NAME: Final = 500
-"""How many characters a kid or a jti may have."""
+"""How many characters a `kid` or a `jti` may have."""
 
 
 class Rejected(Exception):
-    """An assertion proves nothing; the message quotes nothing of it."""
+    """An assertion is not accepted; the message says why and quotes nothing of it."""
 
 
 class Assertions:
-    """Authenticates clients by their assertions, each of which is good for one time."""
+    """Authenticates clients by their assertions, each of which can be used once."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class Assertions:
 
     async def authenticate(self, assertion: str, token_url: str) -> Client:
         """
-        Return the client whose assertion it is.
+        Return the client that an assertion authenticates.
 
-        What costs least is looked at first, and nothing is remembered of an assertion whose
-        signature is wrong.
+        Cheap checks come first, and nothing is stored about an assertion whose signature is wrong.
 
         Raises:
-            Rejected: It is not one that proves who the client is now.
+            Rejected: The assertion is invalid, expired or used, or its client is unknown or
+            disabled.
             BackendUnavailable: The job store cannot respond now.
         """
         try:
@@ -66,7 +66,7 @@ class Assertions:
         if client.disabled:
             raise Rejected("the client is disabled")
         await self._check_signature(client, signed, algorithm, kid)
-        await self._spend(issuer, jti, expires)
+        await self._reserve(issuer, jti, expires)
         return client
 
     def _check_claims(self, claims: dict[str, Any], token_url: str) -> tuple[str, str, float]:
@@ -77,16 +77,17 @@ class Assertions:
         audiences = audience if isinstance(audience, list) else [audience]
         if token_url not in audiences or not all(isinstance(each, str) for each in audiences):
             raise Rejected(
-                "aud is not the URL of this token endpoint, as the discovery document has it"
+                "aud is not the URL of this token endpoint; use the token_endpoint of the"
+                " discovery document"
             )
         now = self._clock()
         expires = _instant(claims, "exp")
         if expires is None:
             raise Rejected("there is no exp")
         if expires <= now - self._skew:
-            raise Rejected("exp is past")
+            raise Rejected("exp is in the past")
         if expires > now + LONGEST_SECONDS + self._skew:
-            raise Rejected(f"exp is more than {LONGEST_SECONDS} seconds ahead")
+            raise Rejected(f"exp is more than {LONGEST_SECONDS} seconds in the future")
         for name in ("nbf", "iat"):
             instant = _instant(claims, name)
             if instant is not None and instant > now + self._skew:
@@ -102,9 +103,9 @@ class Assertions:
                 raise Rejected("jku is not one of the addresses that the client registered")
             urls = (signed.header["jku"],)
         try:
-            key = the_key(await self._sets(client, urls), kid, algorithm)
+            key = find_key(await self._sets(client, urls), kid, algorithm)
             if key is None and urls:
-                key = the_key(await self._sets(client, urls, again=True), kid, algorithm)
+                key = find_key(await self._sets(client, urls, again=True), kid, algorithm)
             if key is None:
                 raise Rejected("no key of the client has this kid and the type of this alg")
             verified = is_signed_by(signed, import_key(key, algorithm), algorithm)
@@ -118,7 +119,12 @@ class Assertions:
     async def _sets(
         self, client: Client, urls: Sequence[str], *, again: bool = False
     ) -> list[Sequence[JWK]]:
-        """Return all sets of keys that can be read, at least one; all are read at once."""
+        """
+        Read all key sets of a client at the same time, and return those that can be read.
+
+        Raises:
+            Unreadable: None can be read.
+        """
         if not urls:
             return [client.keys]
         found = await asyncio.gather(*(self._readable(url, again=again) for url in urls))
@@ -134,8 +140,8 @@ class Assertions:
         except Unreadable as error:
             return error
 
-    async def _spend(self, issuer: str, jti: str, expires: float) -> None:
-        """Reserve a jti for as long as an assertion with it could be presented (SM-13)."""
+    async def _reserve(self, issuer: str, jti: str, expires: float) -> None:
+        """Store a `jti` for as long as an assertion with it would be accepted (SM-13)."""
         key = hashlib.sha256(f"{issuer}\n{jti}".encode(errors="surrogatepass")).hexdigest()
         left = expires + self._skew - self._clock()
         keep_for = timedelta(seconds=max(1, math.ceil(left + self._skew + 1)))
@@ -144,32 +150,32 @@ class Assertions:
 
 
 def _check_header(header: dict[str, Any]) -> tuple[str, str]:
-    """Return the algorithm and the kid of an assertion."""
+    """Return the `alg` and the `kid` of an assertion."""
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise Rejected(f"alg is none of {' and '.join(ALGORITHMS)}")
+        raise Rejected(f"alg is not {' or '.join(ALGORITHMS)}")
     kind = header.get("typ")
     if not isinstance(kind, str) or kind.upper() != "JWT":
         raise Rejected("typ is not JWT")
     if "crit" in header or "b64" in header:
-        raise Rejected("it has header parameters that this server does not know")
+        raise Rejected("the header has crit or b64, which this server does not support")
     return algorithm, _name(header, "kid")
 
 
 def _name(members: dict[str, Any], name: str) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value or len(value) > LONGEST_NAME:
-        raise Rejected(f"{name} is not a text of 1 to {LONGEST_NAME} characters")
+        raise Rejected(f"{name} is not a string of 1 to {LONGEST_NAME} characters")
     return value
 
 
 def _instant(claims: dict[str, Any], name: str) -> float | None:
-    """Return seconds since 1970, fractions allowed (RFC 7519, section 2), or None if absent."""
+    """Return a NumericDate: seconds since 1970, maybe with a fraction (RFC 7519, section 2)."""
     if name not in claims:
         return None
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Rejected(f"{name} is not a number")
-    if not abs(value) < 1e12:  # noqa: PLR2004  also of infinite and huge numbers
-        raise Rejected(f"{name} is not an instant")
+    if not abs(value) < 1e12:  # noqa: PLR2004  true for infinite and NaN, too
+        raise Rejected(f"{name} is out of range; it is in seconds since 1970")
     return float(value)

@@ -20,29 +20,29 @@ from helios_core import (
 NAMESPACE = "smart_auth.clients"
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,99}")
-"""What a client id looks like, so that it is legible in every log and address."""
+"""The form of a client id: readable in logs and safe in URLs."""
 
 TRIES = 20
-"""How often a change is made anew after another process was quicker."""
+"""How often a change is attempted when other processes change the same client."""
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A client that may ask for tokens; it has public keys and no secret."""
+    """A client that may request tokens; it has public keys and no secret."""
 
     id: str
     scopes: tuple[str, ...]
-    """What it may ask for: `system/` scopes."""
+    """The `system/` scopes that it may request."""
     keys: tuple[dict[str, Any], ...] = ()
-    """Its public keys, if they were registered inline."""
+    """Its public keys, if they were registered by value."""
     jwks_urls: tuple[str, ...] = ()
-    """The addresses of its keys, if they were registered so."""
+    """The URLs of its key sets, if its keys were registered by URL."""
     tenant: str | None = None
-    """The tenant of its tokens; None if they name none."""
+    """The tenant of its tokens; None if its tokens have no tenant."""
     groups: tuple[str, ...] | None = None
     """The ids of the groups that it may export; None for every group."""
     disabled: bool = False
     registration: str = field(default_factory=lambda: uuid4().hex)
-    """Tokens of a client that was removed are not those of its successor of the same id."""
+    """Tells a client from a later one with the same id, so that old tokens stay invalid."""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
 
@@ -51,12 +51,12 @@ def records_of(job_store: JobStore) -> SupportsRecords:
     Return the records of a job store.
 
     Raises:
-        ConfigurationError: It has none.
+        ConfigurationError: The job store does not keep records.
     """
     if not isinstance(job_store, SupportsRecords):
         raise ConfigurationError(
             "plugin smart_auth keeps clients in the job store, and this one lacks SupportsRecords;"
-            " use the job store of plugin sqlite or postgres"
+            " use the job store of plugin sqlite, postgres or mongodb"
         )
     return job_store
 
@@ -87,7 +87,12 @@ class Clients:
             last = page[-1].key
 
     async def change(self, client_id: str, change: Callable[[Client], Client]) -> Client | None:
-        """Change a client in one step, and return it as it is then; None if there is none."""
+        """
+        Change a client atomically, and return the changed client; None if there is none.
+
+        Raises:
+            BackendUnavailable: Other processes changed the client at each of `TRIES` attempts.
+        """
         for _ in range(TRIES):
             stored = await self._records.record(NAMESPACE, client_id)
             if stored is None:
@@ -96,10 +101,10 @@ class Clients:
             new = msgspec.json.encode(changed)
             if await self._records.replace_record(NAMESPACE, client_id, stored, new):
                 return changed
-        raise BackendUnavailable("other processes change this client all the time; try again")
+        raise BackendUnavailable("other processes keep changing this client; try again")
 
     async def remove(self, client_id: str) -> bool:
-        """Forget a client; return whether there was one."""
+        """Delete a client; return whether there was one."""
         return await self._records.delete_record(NAMESPACE, client_id)
 
 

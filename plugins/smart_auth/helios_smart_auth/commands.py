@@ -1,4 +1,4 @@
-"""The command `helios clients`: who may ask for tokens, and the keys that sign them."""
+"""The command `helios clients`: registered clients, and the keys that sign their tokens."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -23,20 +23,20 @@ LONGEST_GROUPS = 4 * 1024
 GROUP = re.compile(r"[A-Za-z0-9.-]{1,64}")
 """What the id of a resource looks like (FHIR R4, datatypes.html#id)."""
 TENANT = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a tenant id looks like, as the server has it."""
+"""The form of a tenant id, as the server accepts it."""
 
 _jwks = click.option(
     "--jwks",
     "jwks",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File with the client's public keys: a JWK set, one JWK, or PEM, which is named by its "
-    "thumbprint.",
+    help="File with the client's public keys: a JWK set, one JWK, or PEM. The kid of a PEM key is "
+    "its thumbprint (RFC 7638).",
 )
 _jwks_urls = click.option(
     "--jwks-url",
     "jwks_urls",
     multiple=True,
-    help="Address of the client's key set; may be repeated.",
+    help="URL of the client's key set; may be repeated.",
 )
 
 
@@ -49,7 +49,7 @@ _jwks_urls = click.option(
     "scopes",
     multiple=True,
     required=True,
-    help="Scopes that it may ask for, such as 'system/*.rs'; may be repeated.",
+    help="Scopes that it may request, such as 'system/*.rs'; may be repeated.",
 )
 @click.option("--tenant", help="The tenant of its tokens.")
 @click.option(
@@ -58,7 +58,7 @@ _jwks_urls = click.option(
     multiple=True,
     help="Id of a group that it may export; may be repeated. The client can then export these "
     "groups and do nothing else: no other export, no reads, searches or changes over REST. "
-    "Without --group its scopes decide alone.",
+    "Without --group only its scopes limit it.",
 )
 @click.pass_obj
 def add(host: CommandHost, /, client: str, **fields: Any) -> None:  # noqa: ANN401  see the options
@@ -80,9 +80,9 @@ def add(host: CommandHost, /, client: str, **fields: Any) -> None:  # noqa: ANN4
         groups=_checked_groups(fields["groups"]) or None,
         **_keys(host, fields["jwks"], fields["jwks_urls"]),
     )
-    if not _run(host, lambda them: them.add(new)):
+    if not _run(host, lambda clients: clients.add(new)):
         raise click.ClickException(
-            f"client {client} is registered already; use `helios clients rotate` to replace its "
+            f"client {client} is already registered; use `helios clients rotate` to replace its "
             "keys, or remove it first"
         )
     click.echo(f"registered {client}")
@@ -92,12 +92,12 @@ def add(host: CommandHost, /, client: str, **fields: Any) -> None:  # noqa: ANN4
 @click.pass_obj
 def list_(host: CommandHost) -> None:
     """List all clients."""
-    found = _run(host, _all)
-    if not found:
+    clients = _run(host, _all)
+    if not clients:
         click.echo("no clients are registered; see `helios clients add --help`")
         return
     headings = ("client", "state", "keys", "tenant", "groups", "scopes")
-    host.print_table(headings, map(_cells, found))
+    host.print_table(headings, map(_cells, clients))
 
 
 @click.command()
@@ -105,15 +105,15 @@ def list_(host: CommandHost) -> None:
 @click.pass_obj
 def show(host: CommandHost, client: str) -> None:
     """Print what is registered for CLIENT, as JSON."""
-    found = _known(client, _run(host, lambda them: them.get(client)))
-    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    stored = _known(client, _run(host, lambda clients: clients.get(client)))
+    click.echo(msgspec.json.format(msgspec.json.encode(stored), indent=2).decode())
 
 
 @click.command()
 @click.argument("client")
 @click.pass_obj
 def disable(host: CommandHost, client: str) -> None:
-    """Refuse CLIENT from now on; its tokens are invalid within seconds."""
+    """Disable CLIENT; its tokens become invalid within seconds."""
     _change(host, client, disabled=True)
     click.echo(f"disabled {client}")
 
@@ -122,7 +122,7 @@ def disable(host: CommandHost, client: str) -> None:
 @click.argument("client")
 @click.pass_obj
 def enable(host: CommandHost, client: str) -> None:
-    """Let a disabled CLIENT in again."""
+    """Enable a disabled CLIENT."""
     _change(host, client, disabled=False)
     click.echo(f"enabled {client}")
 
@@ -142,8 +142,8 @@ def rotate(host: CommandHost, client: str, jwks: Path | None, jwks_urls: tuple[s
 @click.argument("client")
 @click.pass_obj
 def remove(host: CommandHost, client: str) -> None:
-    """Forget CLIENT; its tokens are invalid within seconds."""
-    if not _run(host, lambda them: them.remove(client)):
+    """Remove CLIENT; its tokens become invalid within seconds."""
+    if not _run(host, lambda clients: clients.remove(client)):
         _known(client, None)
     click.echo(f"removed {client}")
 
@@ -151,28 +151,28 @@ def remove(host: CommandHost, client: str) -> None:
 @click.command(name="list")
 @click.pass_obj
 def list_keys(host: CommandHost) -> None:
-    """List the keys that are published."""
-    _print_keys(host, _run_keys(host, lambda them: them.ring()))
+    """List the published keys."""
+    _print_keys(host, _run_keys(host, lambda keys: keys.ring()))
 
 
 @click.command(name="rotate")
 @click.option(
     "--revoke",
     is_flag=True,
-    help="Make every token invalid that was issued so far, within seconds.",
+    help="Invalidate all tokens issued so far, within seconds.",
 )
 @click.pass_obj
 def rotate_keys(host: CommandHost, *, revoke: bool) -> None:
     """
     Sign with a new key from now on.
 
-    Tokens of the old one stay valid until they expire.
+    Tokens that were signed with the old key stay valid until they expire.
     """
-    _print_keys(host, _run_keys(host, lambda them: them.rotate(revoke=revoke)))
+    _print_keys(host, _run_keys(host, lambda keys: keys.rotate(revoke=revoke)))
 
 
 def clients_command(host: CommandHost) -> click.Group:
-    """Return the command."""
+    """Return the command group `helios clients`."""
     keys = click.Group(
         "keys",
         commands=[list_keys, rotate_keys],
@@ -181,7 +181,7 @@ def clients_command(host: CommandHost) -> click.Group:
     return click.Group(
         "clients",
         commands=[add, list_, show, disable, enable, rotate, remove, keys],
-        help="Manage who may ask for access tokens.\n\nNo server needs to run.",
+        help="Manage the clients that may request access tokens.\n\nThe server need not run.",
         context_settings={"obj": host},
     )
 
@@ -191,7 +191,7 @@ async def _all(clients: Clients) -> list[Client]:
 
 
 def _run(host: CommandHost, work: Callable[[Clients], Coroutine[Any, Any, Any]]) -> Any:  # noqa: ANN401
-    async def run() -> Any:  # noqa: ANN401  whatever the work returns
+    async def run() -> Any:  # noqa: ANN401  the result of work
         async with _records(host) as records:
             return await work(Clients(records))
 
@@ -213,16 +213,16 @@ async def _records(host: CommandHost) -> AsyncIterator[Any]:
 
 
 def _change(host: CommandHost, client: str, **fields: Any) -> None:  # noqa: ANN401
-    def change(found: Client) -> Client:
-        return msgspec.structs.replace(found, **fields)
+    def change(stored: Client) -> Client:
+        return msgspec.structs.replace(stored, **fields)
 
-    _known(client, _run(host, lambda them: them.change(client, change)))
+    _known(client, _run(host, lambda clients: clients.change(client, change)))
 
 
 def _known(client_id: str, client: Client | None) -> Client:
     if client is None:
         raise click.ClickException(
-            f"there is no client {client_id}; `helios clients list` shows those there are"
+            f"there is no client {client_id}; `helios clients list` lists all clients"
         )
     return client
 
@@ -230,7 +230,7 @@ def _known(client_id: str, client: Client | None) -> Client:
 def _keys(host: CommandHost, jwks: Path | None, jwks_urls: Sequence[str]) -> Mapping[str, Any]:
     """Return the fields of a client that say where its keys are."""
     if (jwks is None) == (not jwks_urls):
-        raise click.UsageError("name the client's keys by either --jwks or --jwks-url")
+        raise click.UsageError("give the client's keys with either --jwks or --jwks-url")
     if jwks is not None:
         return {"keys": _read_keys(jwks), "jwks_urls": ()}
     allowed = host.settings().jwks_allow_loopback_http
@@ -263,17 +263,18 @@ def _checked_scopes(values: Sequence[str]) -> tuple[str, ...]:
         scope = parse_scope(word)
         if scope is None:
             raise click.BadParameter(
-                f"{word!r} is not a scope of a backend service; these are such as system/*.rs, "
-                "system/Patient.read or system/Observation.rs?category=laboratory"
+                f"{word!r} is not a scope of a backend service; examples are system/*.rs, "
+                "system/Patient.read and system/Observation.rs?category=laboratory"
             )
         if scope.resource_type not in types:
             raise click.BadParameter(
-                f"{word!r} grants nothing: no version of FHIR has a type {scope.resource_type}"
+                f"{word!r} grants nothing: no version of FHIR has the resource type "
+                f"{scope.resource_type}"
             )
         if scope.resource_type != "*" and (problem := _problem_of_limit(scope)):
             raise click.BadParameter(f"{word!r} grants nothing: {problem}")
     if not words:
-        raise click.BadParameter("there is no scope")
+        raise click.BadParameter("--scope has no scope; an example is 'system/*.rs'")
     return tuple(words)
 
 
@@ -327,7 +328,7 @@ def _print_keys(host: CommandHost, ring: Ring) -> None:
         (key.kid, _instant(key.created_at), _instant(key.retired_at) if key.retired_at else "")
         for key in ring.keys
     )
-    host.print_table(("key", "made", "retired"), rows)
+    host.print_table(("key", "created", "retired"), rows)
 
 
 def _instant(seconds: int) -> str:

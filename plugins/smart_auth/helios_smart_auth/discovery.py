@@ -1,4 +1,4 @@
-"""What clients read about this issuer, and where its routes are."""
+"""The discovery document of this issuer, and the URLs of its routes."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,15 +13,15 @@ AUTHORIZE_PATH: Final = "/authorize"
 
 
 def address(base: str, path: str) -> str:
-    """Return the URL of a route."""
+    """Return the URL of a route of this plugin below the base URL."""
     return f"{base}{PREFIX}{path}"
 
 
 def issuer_of(base: str, base_url: str | None) -> str:
     """
-    Return the issuer and audience of tokens, one for all tenants of a server.
+    Return the issuer and audience of tokens, the same for all tenants of a server.
 
-    It is the configured base URL, else the origin that the client used, without a tenant.
+    It is the configured base URL, or else the origin that the client used, without its tenant.
     """
     if base_url is not None:
         return base_url.rstrip("/")
@@ -33,7 +33,7 @@ def smart_configuration(base: str, issuer: str, *, stu2: bool) -> Mapping[str, A
     """
     Return the members of the discovery document (SMART App Launch 2.2, section Conformance).
 
-    With `stu2` it has what STU 2.0 requires of every server: an authorization endpoint.
+    `stu2` adds the authorization endpoint that STU 2.0 requires of every server.
     """
     authorization = {
         "authorization_endpoint": address(base, AUTHORIZE_PATH),

@@ -1,4 +1,4 @@
-"""The keys of clients, read from the addresses that they registered."""
+"""The keys of clients, read from the URLs that they registered."""
 
 import asyncio
 import re
@@ -22,23 +22,24 @@ log = structlog.stdlib.get_logger()
 MAX_BYTES: Final = 256 * 1024
 MAX_CONNECTIONS: Final = 16
 MOST_KEPT: Final = 1000
-"""How many sets are kept; the one that was not used for longest goes first."""
+"""How many key sets are cached; the one that was read longest ago is dropped first."""
 
-UNSAID_SECONDS: Final = 300
-"""How long a set is good for whose server does not say."""
+DEFAULT_SECONDS: Final = 300
+"""How long a key set is cached if its server sends no max-age."""
 LONGEST_SECONDS: Final = 24 * 3600
+"""The longest time that a key set is cached, whatever its max-age."""
 FORCED_AFTER_SECONDS: Final = 10
-"""The shortest time between two reads that an unknown kid causes."""
+"""The shortest time between two reads of a URL because of an unknown kid."""
 HEADERS: Final = (("Accept", "application/json"), ("Accept-Encoding", "identity"))
 FAILED_SECONDS: Final = 2
-"""How long an address that failed is left alone."""
+"""How long a URL is not read again after a failure."""
 
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age="?(\d{1,10})', re.IGNORECASE)
 _NOT_KEPT = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,=])", re.IGNORECASE)
 
 
 class Unreadable(Exception):
-    """A set cannot be read now; the message says why, and quotes nothing."""
+    """A key set cannot be read now; the message says why and quotes nothing of it."""
 
 
 class _Kept(msgspec.Struct):
@@ -50,9 +51,9 @@ class _Kept(msgspec.Struct):
 
 class KeySets:
     """
-    Key sets by address: kept as Cache-Control says and no longer (RFC 9111, section 5.2.2).
+    The key sets of clients, cached by URL as Cache-Control allows (RFC 9111, section 5.2.2).
 
-    One address is read once at a time, whoever waits for it.
+    Requests that need the same URL at the same time share one read.
     """
 
     def __init__(
@@ -70,10 +71,13 @@ class KeySets:
 
     async def read(self, url: str, *, again: bool = False) -> Sequence[JWK]:
         """
-        Return the keys at an address; `again` if what was returned lacks a key that may be new.
+        Return the keys at a URL.
+
+        `again` reads the URL although the cached set is fresh, because it lacks a kid: the key may
+        be new. That happens at most every `FORCED_AFTER_SECONDS`.
 
         Raises:
-            Unreadable: They cannot be read.
+            Unreadable: The URL cannot be read.
         """
         now = self._clock()
         kept = self._kept.get(url)
@@ -84,7 +88,7 @@ class KeySets:
         return kept.keys
 
     async def close(self) -> None:
-        """End what is being read."""
+        """Cancel all reads."""
         tasks = list(self._reading.values())
         for task in tasks:
             task.cancel()
@@ -125,11 +129,11 @@ class KeySets:
     async def _fetched(self, url: str) -> tuple[Sequence[JWK], float]:
         check_url(url, allow_loopback_http=self._settings.jwks_allow_loopback_http)
         async with self._pool.stream("GET", url, headers=HEADERS) as response:
-            if response.status != 200:  # noqa: PLR2004  a redirect is none of the registered addresses
-                raise Refused(f"its server answered {response.status}")
+            if response.status != 200:  # noqa: PLR2004  a redirect leads to an unregistered URL
+                raise Refused(f"its server responded with status {response.status}")
             said = {name.lower(): value.decode("latin-1") for name, value in response.headers}
             if said.get(b"content-encoding", "identity") != "identity":
-                raise Refused("its server sent a compressed document unasked")
+                raise Refused("its server sent a compressed body, which was not accepted")
             body = bytearray()
             async for chunk in response.aiter_stream():
                 body += chunk
@@ -141,7 +145,11 @@ class KeySets:
 
 @asynccontextmanager
 async def open_key_sets(settings: SmartAuthSettings) -> AsyncIterator[KeySets]:
-    """Open the connections to the servers of clients; SSL_CERT_FILE applies, a proxy does not."""
+    """
+    Yield the key sets, and close their connections at the end.
+
+    SSL_CERT_FILE names the trusted certificates; proxy settings are not used.
+    """
     context = await in_thread(httpcore.default_ssl_context)
     network = AllowedAddresses(
         allow_private=settings.jwks_allow_private,
@@ -162,6 +170,6 @@ def _seconds(control: str, age: str) -> float:
         return 0
     said = _MAX_AGE.search(control)
     if said is None:
-        return UNSAID_SECONDS
+        return DEFAULT_SECONDS
     already = int(age) if re.fullmatch(r"\d{1,10}", age) else 0
     return min(max(0, int(said[1]) - already), LONGEST_SECONDS)

@@ -1,4 +1,4 @@
-"""Public keys of clients: what is accepted, and which of several signed an assertion."""
+"""Public keys of clients: which are accepted, and which one verifies an assertion."""
 
 import base64
 import binascii
@@ -11,14 +11,14 @@ from joserfc.jwk import ECKey, RSAKey
 from helios_core import read_json_object
 
 ALGORITHMS: Final[Mapping[str, str]] = {"RS384": "RSA", "ES384": "EC"}
-"""The algorithms of assertions, with the type of their keys (RFC 7518, section 3.1)."""
+"""The accepted algorithms of assertions, each with its `kty` (RFC 7518, section 3.1)."""
 CURVE: Final = "P-384"
 RSA_BITS: Final = range(2048, 8193)
-"""Shorter keys are weak, and longer ones only cost time."""
+"""Accepted lengths of RSA keys: shorter keys are weak, longer ones are slow to verify."""
 RSA_EXPONENTS: Final = range(3, 2**32)
-"""With 1 everything is a signature, and longer ones only cost time."""
+"""With exponent 1, any text is its own signature; large exponents are slow to verify."""
 MOST_KEYS: Final = 100
-"""How many keys a set may have."""
+"""How many keys a key set may have."""
 
 _PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 _KEPT = ("kty", "kid", "use", "key_ops", "alg", "crv", "x", "y", "n", "e")
@@ -32,7 +32,7 @@ def parse_keys(text: bytes) -> Sequence[JWK]:
     Return the keys of a file: a JWK set, one JWK, or PEM.
 
     Raises:
-        ValueError: It is neither; the sentence says what was expected.
+        ValueError: It is none of these; the message says what was expected.
     """
     match text.lstrip()[:1]:
         case b"{" | b"[":
@@ -47,27 +47,27 @@ def parse_keys(text: bytes) -> Sequence[JWK]:
 
 def parse_pem(text: bytes) -> Sequence[JWK]:
     """
-    Return the public key of a PEM file, named by its thumbprint (RFC 7638).
+    Return the public key of a PEM file, with its thumbprint as kid (RFC 7638).
 
     Raises:
-        ValueError: It is none.
+        ValueError: The file has no RSA or EC key.
     """
     for kind in (ECKey, RSAKey):
         try:
             key = kind.import_key(text)
         except (JoseError, ValueError, TypeError, AttributeError):
             continue
-        private = {"d": ""} if key.is_private else {}  # which is refused like that of a JWK
+        private = {"d": ""} if key.is_private else {}  # `registrable` refuses it
         return [{**key.as_dict(private=False), "kid": key.thumbprint(), **private}]
-    raise ValueError("it begins like PEM, and holds neither an RSA nor an EC key")
+    raise ValueError("it begins like PEM but has neither an RSA nor an EC key")
 
 
 def parse_key_set(text: bytes) -> Sequence[JWK]:
     """
-    Return the keys of a JWK set (RFC 7517), or the one of a JWK, whatever they are good for.
+    Return the keys of a JWK set (RFC 7517) or of a single JWK, without checking the keys.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither a JWK set nor a JWK.
     """
     document = read_json_object(text)
     keys = document.get("keys", [document] if "kty" in document else None)
@@ -80,10 +80,10 @@ def parse_key_set(text: bytes) -> Sequence[JWK]:
 
 def registrable(keys: Sequence[JWK]) -> Sequence[JWK]:
     """
-    Return the public keys that a client registers, without what has no meaning here.
+    Return the public keys that a client registers, reduced to the members that are used here.
 
     Raises:
-        ValueError: One of them is secret, unusable or ambiguous; the sentence says what to do.
+        ValueError: A key is private, unusable or ambiguous; the message says which and why.
     """
     if not keys:
         raise ValueError("it has no key")
@@ -107,14 +107,14 @@ def registrable(keys: Sequence[JWK]) -> Sequence[JWK]:
     return [{name: key[name] for name in _KEPT if name in key} for key in keys]
 
 
-def the_key(sets: Iterable[Sequence[JWK]], kid: str, algorithm: str) -> JWK | None:
+def find_key(sets: Iterable[Sequence[JWK]], kid: str, algorithm: str) -> JWK | None:
     """
-    Return the only key with a kid and the type of the algorithm, or None if there is none.
+    Return the key with this kid and the key type of the algorithm, or None if there is none.
 
-    The same key in two sets is one.
+    The same key in two sets counts as one key.
 
     Raises:
-        ValueError: There are several.
+        ValueError: Several different keys match.
     """
     found = list[JWK]()
     for keys in sets:
@@ -133,10 +133,10 @@ def the_key(sets: Iterable[Sequence[JWK]], kid: str, algorithm: str) -> JWK | No
 
 def import_key(key: JWK, algorithm: str) -> Key:
     """
-    Return a public key that verifies signatures of an algorithm.
+    Return a JWK as a public key that verifies signatures of an algorithm.
 
     Raises:
-        ValueError: It is not good for that.
+        ValueError: The key is invalid or not meant for this; the message says why.
     """
     if _PRIVATE & key.keys():
         # Whoever reads a published private key can sign with it.
@@ -153,7 +153,7 @@ def import_key(key: JWK, algorithm: str) -> Key:
             return _ec_key(key)
         return _rsa_key(key)
     except (JoseError, KeyError, TypeError):
-        raise ValueError("its numbers are no key") from None
+        raise ValueError("its parameters are not a valid key") from None
 
 
 def _ec_key(key: JWK) -> ECKey:
@@ -162,7 +162,7 @@ def _ec_key(key: JWK) -> ECKey:
     try:
         return ECKey.import_key({name: key[name] for name in ("kty", "crv", "x", "y")})
     except ValueError:
-        raise ValueError("its numbers are no key") from None
+        raise ValueError("its parameters are not a valid key") from None
 
 
 def _rsa_key(key: JWK) -> RSAKey:
@@ -173,7 +173,7 @@ def _rsa_key(key: JWK) -> RSAKey:
     try:
         return RSAKey.import_key({name: key[name] for name in ("kty", "n", "e")})
     except ValueError:
-        raise ValueError("its numbers are no key") from None
+        raise ValueError("its parameters are not a valid key") from None
 
 
 def _same(key: JWK, other: JWK) -> bool:
@@ -187,8 +187,8 @@ def _bits(text: object) -> int:
 def _number(text: object) -> int:
     most = RSA_BITS[-1]
     if not isinstance(text, str) or len(text) > most:
-        raise ValueError("its numbers are no key")
+        raise ValueError("its parameters are not a valid key")
     try:
         return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (binascii.Error, ValueError):
-        raise ValueError("its numbers are no key") from None
+        raise ValueError("its parameters are not a valid key") from None

@@ -1,4 +1,4 @@
-"""The routes: token endpoint, keys, and an authorization endpoint that refuses everybody."""
+"""The routes: token endpoint, key set, and an authorization endpoint that always refuses."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -30,7 +30,7 @@ async def open_routes(
     settings: SmartAuthSettings, backends: Backends
 ) -> AsyncIterator[Sequence[HTTPRouteHandler]]:
     """
-    Yield the routes.
+    Yield the route handlers.
 
     Raises:
         ConfigurationError: The job store keeps no records.
@@ -68,7 +68,7 @@ async def open_routes(
 
 
 async def _read(request: Request[Any, Any, Any]) -> TokenRequest:
-    """Return a request with its body, of which no more is read than is needed to refuse it."""
+    """Return a request; reading stops once the body is too long, and it is then refused."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -1,4 +1,4 @@
-"""Scopes: what of its request a client is granted."""
+"""Scopes: which of the requested scopes a client is granted."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -15,7 +15,7 @@ _EVERY_TYPE = "*"
 
 
 class _Word(msgspec.Struct, frozen=True, kw_only=True):
-    """A scope as it is written, and what it means."""
+    """The text of a scope, and the parsed scope."""
 
     text: str
     scope: Scope
@@ -27,14 +27,14 @@ class _Word(msgspec.Struct, frozen=True, kw_only=True):
 
 def granted(requested: str, registered: Iterable[str]) -> Sequence[str]:
     """
-    Return what a client that registered some scopes gets of those that it requests.
+    Return the scopes that are granted: the intersection of requested and registered scopes.
 
-    A scope that is covered stays as it was requested; of others the part that is covered is
-    granted. Words that are no scopes of backend services grant nothing. All of it is at most
-    LONGEST characters long.
+    A requested scope that the registered scopes cover is granted in its requested spelling; of
+    any other scope the covered part is granted. Words that are not scopes of backend services
+    grant nothing. The result has at most LONGEST characters.
 
     Raises:
-        ValueError: The request, or what it gets, is longer; the message has nothing of it.
+        ValueError: The request or the result is longer; the message quotes nothing of it.
     """
     if len(requested) > LONGEST:
         raise ValueError(f"scope has more than {LONGEST} characters")

@@ -1,4 +1,4 @@
-"""What an operator can set about the token endpoint."""
+"""Settings of the token endpoint and of reading clients' keys."""
 
 from typing import Annotated
 
@@ -7,13 +7,13 @@ from msgspec import Meta
 
 
 class SmartAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How tokens are issued, and which addresses of keys are read."""
+    """How tokens are issued, and from which addresses the keys of clients are read."""
 
     base_url: Annotated[
         str | None,
         Meta(
             title="URL",
-            description="Issuer and audience of tokens; when unset, the base URL that the client "
+            description="Issuer and audience of tokens; if unset, the base URL that the client "
             "used",
             extra={"setting": "HFS_BASE_URL"},
         ),
@@ -33,7 +33,7 @@ class SmartAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=0,
             le=30,
             title="seconds",
-            description="How much the clock of a client may differ from the server's",
+            description="How far the clocks of a client and of the server may differ",
         ),
     ] = 10
     jwks_timeout: Annotated[
@@ -42,14 +42,14 @@ class SmartAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
             gt=0,
             le=30,
             title="seconds",
-            description="How long reading the keys of a client from its URL may take, all in all",
+            description="How long reading the keys of a client from its URL may take in total",
         ),
     ] = 4.0
     jwks_allow_private: Annotated[
         bool,
         Meta(
-            description="Whether keys are read from private addresses too, such as 10.0.0.0/8; "
-            "link-local addresses are never asked",
+            description="Whether keys are also read from private addresses, such as 10.0.0.0/8; "
+            "they are never read from link-local addresses",
         ),
     ] = False
     jwks_allow_loopback_http: Annotated[
@@ -63,7 +63,7 @@ class SmartAuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Meta(
             description="Whether the discovery document has an authorization endpoint, which "
-            "refuses everybody, and the grant authorization_code, as STU 2.0 of SMART App Launch "
-            "and Inferno require",
+            "refuses every request, and the grant type authorization_code, as STU 2.0 of SMART "
+            "App Launch and Inferno require",
         ),
     ] = True

@@ -1,4 +1,4 @@
-"""Signed JWTs in compact form, taken apart without trusting them (RFC 7515, RFC 7519)."""
+"""Signed JWTs in compact form: parse, verify and sign them (RFC 7515, RFC 7519)."""
 
 import base64
 import binascii
@@ -12,11 +12,11 @@ from joserfc.jwk import ECKey, RSAKey
 from helios_core import read_json_object
 
 LONGEST = 16 * 1024
-"""How many characters a JWT may have; those of real clients have less than 2000."""
+"""How many characters a JWT may have; those of real clients have fewer than 2000."""
 
 
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a JWT; nothing of it is verified."""
+    """The decoded parts of a JWT whose signature is not verified yet."""
 
     text: str
     header: dict[str, Any]
@@ -25,7 +25,7 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Registry(jws.JWSRegistry):
-    """The limits of a JWT's parts are those of the JWT; header parameters may be any."""
+    """Allows each part of a JWT the length of a whole JWT; `parse_signed` limits the total."""
 
     max_header_length = LONGEST
     max_payload_length = LONGEST
@@ -37,7 +37,7 @@ def parse_signed(text: str) -> Signed:
     Return the parts of a JWT.
 
     Raises:
-        ValueError: It is not one; the message has no part of it.
+        ValueError: The text is not a JWT; the message quotes nothing of it.
     """
     if len(text) > LONGEST:
         raise ValueError(f"it has more than {LONGEST} characters")
@@ -54,7 +54,7 @@ def parse_signed(text: str) -> Signed:
 
 
 def is_signed_by(signed: Signed, key: ECKey | RSAKey, algorithm: str) -> bool:
-    """Return whether the signature is that of a key, by this algorithm and no other."""
+    """Return whether a key verifies the signature with this algorithm; no other is accepted."""
     registry = _Registry(algorithms=[algorithm], strict_check_header=False)
     try:
         jws.deserialize_compact(signed.text, key, registry=registry)
@@ -64,18 +64,22 @@ def is_signed_by(signed: Signed, key: ECKey | RSAKey, algorithm: str) -> bool:
 
 
 def sign(header: dict[str, Any], claims: dict[str, Any], key: ECKey) -> str:
-    """Return a JWT that is signed by a key."""
+    """Return a signed JWT in compact form; the header names the algorithm."""
     return jws.serialize_compact(
         header, msgspec.json.encode(claims), key, algorithms=[header["alg"]]
     )
 
 
 def _decoded(part: str) -> bytes:
-    """Return the bytes of unpadded base64url, which has one spelling of them."""
+    """
+    Return the bytes of unpadded base64url (RFC 7515, section 2).
+
+    Encoding them again has to give the same text: other spellings of the same bytes are refused.
+    """
     try:
         value = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError("a part of it is not base64url") from None
+        raise ValueError("one of its parts is not base64url") from None
     if base64.urlsafe_b64encode(value).rstrip(b"=") != part.encode():
-        raise ValueError("a part of it is not base64url without padding")
+        raise ValueError("one of its parts is not base64url without padding")
     return value

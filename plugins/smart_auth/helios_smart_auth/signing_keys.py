@@ -15,12 +15,13 @@ NAMESPACE: Final = "smart_auth.keys"
 RECORD: Final = "ring"
 ALGORITHM: Final = "ES384"
 KEPT_SECONDS: Final = 600
-"""How long a retired key is published: twice as long as a token is valid at most."""
+"""How long a retired key is still published: twice the longest validity of a token."""
 FRESH_SECONDS: Final = 5
-"""How soon every process knows that the keys have changed."""
+"""The longest time until every process knows that the keys have changed."""
 FORCED_SECONDS: Final = 0.1
-"""The shortest time between two reads that unknown keys of tokens cause."""
+"""The shortest time between two reads because of tokens with unknown keys."""
 TRIES: Final = 20
+"""How often a rotation is attempted when other processes rotate the keys, too."""
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,7 +29,7 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kid: str
     jwk: dict[str, Any]
-    """With its private half while it signs, and without it once it is retired."""
+    """With its private half until it is retired."""
     created_at: int
     """Seconds since 1970."""
     retired_at: int | None = None
@@ -54,7 +55,7 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SigningKeys:
-    """The ring of all processes on one job store; made when it is first needed."""
+    """The key ring that all processes on one job store share; created at the first use."""
 
     def __init__(
         self, records: SupportsRecords, *, clock: Callable[[], float] = time.time
@@ -68,7 +69,7 @@ class SigningKeys:
 
     async def ring(self) -> Ring:
         """
-        Return the keys, not older than some seconds.
+        Return the keys as they were at most `FRESH_SECONDS` ago.
 
         Raises:
             BackendUnavailable: The job store cannot respond now.
@@ -78,12 +79,12 @@ class SigningKeys:
         return self._ring
 
     async def signer(self) -> tuple[str, ECKey]:
-        """Return the kid and the key that sign now."""
+        """Return the kid and the key for signing new tokens."""
         ring = await self.ring()
         return ring.keys[0].kid, self._imported[ring.keys[0].kid]
 
     async def verifier(self, kid: str) -> ECKey | None:
-        """Return the key of a kid, or None if no token of it is accepted."""
+        """Return the key with this kid, or None if its tokens are not accepted."""
         ring = await self.ring()
         if kid not in self._imported:
             ring = await self._newer_ring(kid)
@@ -96,10 +97,11 @@ class SigningKeys:
 
     async def rotate(self, *, revoke: bool = False) -> Ring:
         """
-        Sign with a new key from now on; `revoke` makes every earlier token invalid.
+        Sign with a new key from now on; `revoke` invalidates all tokens issued so far.
 
         Raises:
-            BackendUnavailable: The job store cannot respond now.
+            BackendUnavailable: The job store cannot respond now, or other processes rotated the
+            keys at each of `TRIES` attempts.
         """
         for _ in range(TRIES):
             ring, stored = await self._stored()
@@ -111,7 +113,7 @@ class SigningKeys:
             if await self._records.replace_record(NAMESPACE, RECORD, stored, new):
                 self._ring = None
                 return changed
-        raise BackendUnavailable("other processes rotate the keys all the time; try again")
+        raise BackendUnavailable("other processes keep rotating the keys; try again")
 
     async def _newer_ring(self, kid: str) -> Ring:
         """Return the keys as they are now: another process may sign with a key made since."""
@@ -141,7 +143,7 @@ class SigningKeys:
             return msgspec.json.decode(stored or b"", type=Ring), stored or b""
         except msgspec.MsgspecError:
             raise BackendError(
-                "the keys that sign tokens cannot be read: their record is damaged, or a newer"
+                "the keys that sign tokens cannot be read: the record is damaged, or a newer"
                 " version of Helios wrote it"
             ) from None
 

@@ -1,4 +1,4 @@
-"""The token endpoint: what a client sends, and what it gets (RFC 6749, RFC 7523, SMART)."""
+"""The token endpoint, independent of the web framework (RFC 6749, RFC 7523, SMART)."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -18,14 +18,14 @@ FORM: Final = "application/x-www-form-urlencoded"
 GRANT: Final = "client_credentials"
 ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_BYTES: Final = 64 * 1024
-"""The longest form that is read; real ones have less than 4 KB."""
+"""The longest request body that is read; real ones have less than 4 KB."""
 MOST_FIELDS: Final = 50
 
 _ONCE = ("grant_type", "scope", "client_assertion_type", "client_assertion", "client_id")
 
 
 class Refusal(Exception):
-    """A response that is an error (RFC 6749, section 5.2)."""
+    """A request gets an error response (RFC 6749, section 5.2)."""
 
     def __init__(self, error: str, description: str) -> None:
         super().__init__(description)
@@ -34,7 +34,7 @@ class Refusal(Exception):
 
 
 class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client sends."""
+    """A request as far as the token endpoint reads it."""
 
     content_type: str
     authorization: str
@@ -43,10 +43,10 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class TokenEndpoint:
     """
-    Answers requests for tokens.
+    Responds to token requests.
 
-    What is wrong is looked for in this order (TR-72): the form, the type of the grant, the type
-    of the assertion, the assertion itself, the scopes.
+    Requests are checked in this order (TR-72): form, grant type, assertion type, assertion,
+    scopes. The first error is the response.
     """
 
     def __init__(self, assertions: Assertions, issuer: Issuer) -> None:
@@ -88,7 +88,7 @@ class TokenEndpoint:
         if not scopes:
             raise Refusal(
                 "invalid_scope",
-                "scope names nothing that the client registered; name scopes such as"
+                "scope names nothing that is registered for the client; send scopes such as"
                 " system/Patient.rs, separated by spaces",
             )
         token = await self._issuer.issue(client, scopes, issuer)
@@ -120,13 +120,13 @@ def _form(request: TokenRequest) -> Mapping[str, str]:
     for name in _ONCE:
         if names.count(name) > 1:
             raise Refusal("invalid_request", f"{name} is sent more than once")
-    # A parameter without a value counts as left out (RFC 6749, section 3.2).
+    # A parameter without a value counts as omitted (RFC 6749, section 3.2).
     return {name: value for name, value in pairs if value}
 
 
 def _check_grant(form: Mapping[str, str]) -> None:
     if "grant_type" not in form:
-        raise Refusal("invalid_request", f"grant_type is missing; it is {GRANT}")
+        raise Refusal("invalid_request", f"grant_type is missing; send {GRANT}")
     if form["grant_type"] != GRANT:
         raise Refusal("unsupported_grant_type", f"grant_type is not {GRANT}")
 
@@ -138,7 +138,7 @@ def _check_authentication(form: Mapping[str, str], authorization: str) -> None:
             "a client authenticates by its assertion only; send no Authorization and no secret",
         )
     if "client_assertion_type" not in form:
-        raise Refusal("invalid_request", f"client_assertion_type is missing; it is {ASSERTION}")
+        raise Refusal("invalid_request", f"client_assertion_type is missing; send {ASSERTION}")
     if form["client_assertion_type"] != ASSERTION:
         raise Refusal("invalid_client", f"client_assertion_type is not {ASSERTION}")
     if "client_assertion" not in form:

@@ -24,7 +24,7 @@ class SmartVerifier(TokenVerifier):
         return await self._tokens.verify(token)
 
     async def smart_configuration(self, base: str) -> Mapping[str, Any]:
-        """Return where clients get tokens, and how."""
+        """Return the SMART discovery document of the token endpoint."""
         issuer = issuer_of(base, self._settings.base_url)
         return smart_configuration(base, issuer, stu2=self._settings.stu2_discovery)
 

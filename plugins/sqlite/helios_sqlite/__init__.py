@@ -23,7 +23,7 @@ __all__ = [
 @asynccontextmanager
 async def open_data_provider(settings: SQLiteSettings) -> AsyncIterator[SQLiteDataProvider]:
     """
-    Open the resources of a database file, which is created where there is none.
+    Open a data provider on a database file, which is created if it does not exist.
 
     Raises:
         SchemaOutdated: The file needs `helios migrate`.
@@ -36,10 +36,11 @@ async def open_data_provider(settings: SQLiteSettings) -> AsyncIterator[SQLiteDa
 @asynccontextmanager
 async def open_job_store(settings: SQLiteSettings) -> AsyncIterator[SQLiteJobStore]:
     """
-    Open the jobs of a database file, which may hold resources too.
+    Open a job store on a database file, which may hold resources as well.
 
     Raises:
-        SchemaOutdated: As in `open_data_provider`; so is ConfigurationError.
+        SchemaOutdated: The file needs `helios migrate`.
+        ConfigurationError: The file cannot be used.
     """
     async with JobDatabase(settings).opened() as database:
         yield await SQLiteJobStore.of(database)
@@ -47,7 +48,7 @@ async def open_job_store(settings: SQLiteSettings) -> AsyncIterator[SQLiteJobSto
 
 async def migrate(settings: SQLiteSettings) -> str:
     """
-    Bring a database file to this schema, and say what was done.
+    Migrate a database file to the current schema, and return a report of what was done.
 
     Raises:
         ConfigurationError: The file cannot be used.

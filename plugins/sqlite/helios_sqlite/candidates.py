@@ -1,4 +1,4 @@
-"""What the search index says may satisfy a prefilter, window by window of a collection."""
+"""Candidates: the versions that may satisfy a prefilter according to the search index."""
 
 import json
 import sqlite3
@@ -43,17 +43,17 @@ from helios_sqlite.indexing import (
     terms_in,
     unpacked,
 )
-from helios_sqlite.integrity import extent_at, one_state, rows_of_sound_extent
+from helios_sqlite.integrity import extent_at, rows_of_sound_extent, snapshot
 from helios_sqlite.views import first_after
 
 _SQL = read_statements("helios_sqlite", "candidates")
 
 
 EXTENTS_AT_ONCE = 32
-"""How many extents make a window, so that it is asked seldom; the first ones are smaller."""
+"""How many extents a window has at most; the first windows are smaller."""
 
 PICKED_AT_ONCE = 4096
-"""How many seqs of a cohort make a window."""
+"""How many seqs of a cohort a window has."""
 
 _BOUNDS = ("low_from", "low_to", "high_from", "high_to")
 _SPANS = msgspec.json.Decoder(tuple[int, set[int]])
@@ -63,9 +63,9 @@ class Candidates:
     """
     The versions of a collection that may satisfy a prefilter, current or not.
 
-    What is read of the search index is compared with its sums. Ids are looked up in an index of
-    SQLite's, or, `by_rows` and where it lacks any of them, in the versions themselves, which are
-    compared with their sums.
+    Rows of the search index are verified against its sums. Ids are looked up in SQLite's index.
+    With `by_rows`, if that lacks any version, the versions themselves are read and verified
+    against the sums of their extents.
     """
 
     def __init__(
@@ -80,31 +80,31 @@ class Candidates:
         self._by_rows = by_rows
         self._sums: dict[tuple[int, int, int], int] = {}
         self._sound = set[tuple[int, int]]()
-        """Extents and kinds of spans that were compared with their sums on this state."""
+        """Extents and kinds of spans that were verified in this snapshot."""
         self._collection = collection
-        # What could not be read when it was indexed may satisfy anything.
+        # Versions that could not be read when they were indexed may satisfy any prefilter.
         self._prefilter = AnyOf((prefilter, AnyTerm(frozenset({UNKNOWN}))))
         self._bounds = _bounds(prefilter)
 
     def seqs(self, within: SeqRange, *, descending: bool = False) -> Iterator[list[int]]:
-        """Yield the seqs in a range, in order; nothing is read before it is needed."""
-        left = self._narrowed(within)
+        """Yield the seqs in a range, in order, window by window as they are consumed."""
+        remaining = self._narrowed(within)
         count = 1
-        while extents := self._extents(left, count, descending=descending):
+        while extents := self._extents(remaining, count, descending=descending):
             count = min(2 * count, EXTENTS_AT_ONCE)
-            yield self._found(extents, left, descending=descending)
+            yield self._found(extents, remaining, descending=descending)
             if descending:
-                left = SeqRange(first=left.first, end=extents[-1] << EXTENT_BITS)
+                remaining = SeqRange(first=remaining.first, end=extents[-1] << EXTENT_BITS)
             else:
-                left = SeqRange(first=(extents[-1] + 1) << EXTENT_BITS, end=left.end)
+                remaining = SeqRange(first=(extents[-1] + 1) << EXTENT_BITS, end=remaining.end)
 
     def picked(self, within: SeqRange) -> Iterator[list[int]]:
-        """Yield those of the seqs in the connection's table `picked`, in order."""
-        left = self._narrowed(within)
-        while seqs := self._picked(left):
+        """Yield those of the candidates that are in the connection's table `picked`, in order."""
+        remaining = self._narrowed(within)
+        while seqs := self._picked(remaining):
             places = self._checked_places(list(dict.fromkeys(map(extent_of, seqs))))
             yield [seq for seq in seqs if seq % EXTENT_ROWS in places.get(extent_of(seq), ())]
-            left = SeqRange(first=seqs[-1] + 1, end=left.end)
+            remaining = SeqRange(first=seqs[-1] + 1, end=remaining.end)
 
     def _narrowed(self, within: SeqRange) -> SeqRange:
         since, until = self._bounds
@@ -141,10 +141,10 @@ class Candidates:
         Return the positions in some extents that may satisfy the prefilter.
 
         Raises:
-            IndexDamaged: What is in the index is not what must be there.
+            IndexDamaged: The index does not agree with its sums.
         """
         try:
-            with one_state(self._connection):
+            with snapshot(self._connection):
                 self._load_sums(extents)
                 self._sound.clear()
                 return self._places(self._prefilter, extents)
@@ -182,7 +182,7 @@ class Candidates:
                 return union_of(self._places(part, extents) for part in parts)
 
     def _of_all(self, parts: Iterable[Prefilter], extents: Sequence[int]) -> Positions:
-        """Look further only where there was something, beginning with what costs least."""
+        """Search cheapest first, and the others only in extents that have matches so far."""
         found: Positions | None = None
         for part in sorted(parts, key=lookup_cost):
             places = self._places(part, extents)
@@ -215,7 +215,7 @@ class Candidates:
             "kind": span.group,
             "modulus": SPAN_MODULUS,
         } | dict(zip(_BOUNDS, span.bounds, strict=True))
-        # All spans of a kind are gone through once; after that they are looked up.
+        # The first query verifies all spans of a kind; later ones only look up.
         sound = all((extent, span.group) in self._sound for extent in extents)
         query = _SQL["spans"] if sound else _SQL["spans_with_sums"]
         sums: dict[int, int] = {}
@@ -230,7 +230,7 @@ class Candidates:
         return found
 
     def _of_ids(self, ids: Collection[str], extents: Sequence[int]) -> Positions:
-        if self._by_rows and not self._are_found(ids):
+        if self._by_rows and not self._has_all_versions(ids):
             return self._of_rows(ids, extents)
         first, last = min(extents), max(extents)
         bounds = (first << EXTENT_BITS, (last + 1) << EXTENT_BITS)
@@ -242,17 +242,17 @@ class Candidates:
             found[extent_of(seq)].add(seq % EXTENT_ROWS)
         return found
 
-    def _are_found(self, ids: Collection[str]) -> bool:
-        """Return whether SQLite's index has all versions of all of some ids."""
+    def _has_all_versions(self, ids: Collection[str]) -> bool:
+        """Return whether SQLite's index has all versions of all these ids."""
         rows = self._connection.execute(
             _SQL["versions_of_ids"], (self._collection, json.dumps(list(ids)))
         )
-        whole = set[str]()
+        complete = set[str]()
         for resource_id, versions in groupby(rows, key=itemgetter(0)):
             _, _, numbers, current = zip(*versions, strict=True)
             if numbers == tuple(range(1, len(numbers) + 1)) and current[-1]:
-                whole.add(resource_id)
-        return whole.issuperset(ids)
+                complete.add(resource_id)
+        return complete.issuperset(ids)
 
     def _of_rows(self, ids: Collection[str], extents: Sequence[int]) -> Positions:
         found: dict[int, set[int]] = {}
@@ -283,13 +283,13 @@ class Candidates:
 
 
 def _bounds(prefilter: Prefilter) -> tuple[int | None, int | None]:
-    """Return stamps outside of which nothing satisfies a prefilter; None if none is known."""
+    """Return inclusive bounds of the stamps that satisfy a prefilter; None if unbounded."""
     match prefilter:
         case UpdatedWithin(since=since, until=until):
             return since, until
         case AllOf(parts):
-            each = [_bounds(part) for part in parts]
-            since_all = [since for since, _ in each if since is not None]
-            until_all = [until for _, until in each if until is not None]
+            bounds = [_bounds(part) for part in parts]
+            since_all = [since for since, _ in bounds if since is not None]
+            until_all = [until for _, until in bounds if until is not None]
             return max(since_all, default=None), min(until_all, default=None)
     return None, None

@@ -1,4 +1,4 @@
-"""Stamps: instants in whole microseconds that never go back."""
+"""Stamps: instants in microseconds since 1970 that never decrease."""
 
 import sqlite3
 import time
@@ -10,19 +10,19 @@ _SQL = read_statements("helios_sqlite", "clock")
 
 
 def next_stamp(connection: sqlite3.Connection) -> int:
-    """Return a stamp later than any returned before; the caller holds the write lock."""
+    """Return a stamp later than any before; the caller must hold the write lock."""
     return max(_wall(), _last(connection) + 1)
 
 
 def settled_stamp(connection: sqlite3.Connection) -> int:
-    """Return a stamp of about now that every later write exceeds, once this is committed (P1)."""
+    """Return a stamp of about now; once it is committed, every later write exceeds it (P1)."""
     stamp = max(_wall(), _last(connection))
     remember(connection, stamp)
     return stamp
 
 
 def remember(connection: sqlite3.Connection, stamp: int) -> None:
-    """Make a stamp the last one given out."""
+    """Store the last stamp."""
     connection.execute(_SQL["remember"], (stamp,))
 
 

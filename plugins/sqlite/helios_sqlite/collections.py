@@ -1,4 +1,4 @@
-"""Collections: one number for a tenant, a FHIR version and a resource type."""
+"""Collections: all resources of one type, tenant and FHIR version, under a number."""
 
 import sqlite3
 
@@ -12,16 +12,16 @@ _SQL = read_statements("helios_sqlite", "collections")
 
 
 NOWHERE = 0
-"""The number no collection has: nothing is found there."""
+"""The number that stands for the missing collection of a type."""
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """One collection as it is stored."""
+    """A stored collection."""
 
     number: int
     resource_type: str
     last_stamp: int
-    """When something in it last changed."""
+    """The stamp of its last change."""
 
 
 def all_collections(
@@ -41,13 +41,13 @@ def all_collections(
 
 
 def collection_keys(connection: sqlite3.Connection) -> list[TypeKey]:
-    """Return the keys of the collections of all tenants and FHIR versions."""
+    """Return the keys of all collections."""
     rows = connection.execute(_SQL["all"])
     return [TypeKey(tenant, FHIRVersion(version), name) for tenant, version, name in rows]
 
 
 def find_collection(connection: sqlite3.Connection, key: TypeKey) -> int | None:
-    """Return a collection's number, or None if nothing of that type was ever stored."""
+    """Return the number of a collection, or None if the type has none."""
     row: tuple[int] | None = connection.execute(
         _SQL["find"],
         astuple(key),
@@ -57,9 +57,9 @@ def find_collection(connection: sqlite3.Connection, key: TypeKey) -> int | None:
 
 def intern_collection(connection: sqlite3.Connection, key: TypeKey) -> int:
     """
-    Return a collection's number, a new one if there is none.
+    Return the number of a collection; create it if it is missing.
 
-    The caller holds the write lock.
+    The caller must hold the write lock.
     """
     collection = find_collection(connection, key)
     if collection is not None:

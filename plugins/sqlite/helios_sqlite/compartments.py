@@ -1,4 +1,4 @@
-"""Compartments: what a cohort has, compared with what it must have."""
+"""Compartments: the versions of a cohort, verified against sums for each patient."""
 
 import json
 import sqlite3
@@ -24,18 +24,18 @@ from helios_core import (
 from helios_core.fhir import FOREVER
 from helios_sqlite.collections import find_collection
 from helios_sqlite.errors import is_damage
-from helios_sqlite.integrity import extent_at, extents_of, members_of, one_state
+from helios_sqlite.integrity import extent_at, extents_of, members_of, snapshot
 
 _SQL = read_statements("helios_sqlite", "compartments")
 
 NOBODY = ""
-"""The patient whose sums say that something is lost."""
+"""The patient id under which it is recorded that a block is damaged."""
 
 log = structlog.stdlib.get_logger()
 
 
 def add_sums(connection: sqlite3.Connection, sums: CompartmentSums) -> None:
-    """Add what a transaction adds to what patients must have, neighbours one after the other."""
+    """Store the sums of a transaction, in the order of the table's key."""
     connection.executemany(_SQL["add"], sums.rows())
 
 
@@ -43,18 +43,18 @@ def pick(
     connection: sqlite3.Connection, key: TypeKey, seqs: SeqRange, patients: frozenset[str]
 ) -> tuple[Damaged, ...]:
     """
-    Put what the reader's cohort has in a range of a type into its table `picked`, and more around.
+    Put the seqs of the cohort's versions in the blocks of a range into the table `picked`.
 
-    What the cohort has in whole blocks is compared with what it must have (P4, P9). Where they
-    differ, all versions of the range are gone through: the cohort's are picked from those that are
-    as they were written, and what is missing or altered is returned.
+    The versions are verified against the sums of the cohort's patients (P4, P9). If they do not
+    agree, all versions of the range are read: those of intact extents are picked, and a report is
+    returned for each damaged extent.
     """
     if _is_all_picked(connection, key, seqs.whole_blocks):
         return ()
     log.warning("compartments.damaged", collection=seqs.first >> COLLECTION_BITS)
     reports = list[Damaged]()
     sound = list[tuple[SeqRange, list[int]]]()
-    with one_state(connection):
+    with snapshot(connection):
         for extent in extents_of(connection, seqs):
             found = extent.count_of_damaged(connection)
             if found is None:
@@ -69,8 +69,8 @@ def pick(
 
 
 def _is_all_picked(connection: sqlite3.Connection, key: TypeKey, seqs: SeqRange) -> bool:
-    """Pick what the compartments name, and return whether it is what there must be."""
-    connection.execute("BEGIN")  # all on one state, and `picked` remains
+    """Pick what the compartments list, and return whether it agrees with the sums."""
+    connection.execute("BEGIN")  # a single snapshot; the commit keeps `picked`
     try:
         _pick_listed(connection, key, seqs)
         is_all = _is_all_found(connection, seqs) and _is_known(connection, key)
@@ -111,19 +111,19 @@ def _is_all_found(connection: sqlite3.Connection, seqs: SeqRange) -> bool:
 
 
 def _mark(text: str | None, seq: int, until_stamp: int) -> int:
-    """Return what a version, and its ending, add to the sums of its patients."""
+    """Return what a version and its ending add to the sums of its patients."""
     mark = version_mark((text,))
     return mark if until_stamp == FOREVER else mark + ending_mark(seq, until_stamp)
 
 
 def _is_known(connection: sqlite3.Connection, key: TypeKey) -> bool:
-    """Return whether every patient of the cohort who is stored has sums: at least as a Patient."""
+    """Return whether every stored patient of the cohort has sums, at least of the Patient."""
     bounds = _of_patients(connection, key)
     return not (bounds and connection.execute(_SQL["unsummed_patient"], bounds).fetchone()[0])
 
 
 def _of_patients(connection: sqlite3.Connection, key: TypeKey) -> dict[str, object]:
-    """Return where the sums of Patients are, or nothing if there are no Patients."""
+    """Return the parameters for the sums of Patient resources, empty if there are none."""
     patients = find_collection(connection, TypeKey(key.tenant, key.fhir_version, "Patient"))
     if patients is None:
         return {}
@@ -134,7 +134,7 @@ def _of_patients(connection: sqlite3.Connection, key: TypeKey) -> dict[str, obje
 def may_have_any(
     connection: sqlite3.Connection, key: TypeKey, seqs: SeqRange, patients: Collection[str]
 ) -> bool:
-    """Return whether any of some patients must have anything in the blocks of a range, or may."""
+    """Return whether any of these patients has, or may have, anything in the blocks of a range."""
     first, last = seqs.blocks
     ids = json.dumps(list(patients))
     expected = {"ids": ids, "first": first, "last": last}
@@ -148,9 +148,9 @@ def may_have_any(
 
 def sum_compartments(connection: sqlite3.Connection) -> None:
     """
-    Make the sums of what is there, for a store from before there were any.
+    Compute the sums of all compartments, for a store whose schema had none.
 
-    Where versions are missing or altered already, who they were of nobody knows any more.
+    Extents that are damaged already are recorded as such: whose versions are missing is unknown.
     """
     for (number,) in connection.execute(_SQL["extents"]).fetchall():
         sums = CompartmentSums()

@@ -1,4 +1,4 @@
-"""Go on with a damaged table of jobs: look at the rows of each job by themselves (J15)."""
+"""Jobs in a damaged file: queries that read each job by itself, to skip damaged ones (J15)."""
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -16,43 +16,41 @@ _SQL = read_statements("helios_sqlite", "damaged_jobs")
 T = TypeVar("T")
 
 _SHARED = {
-    "turns": (_SQL["turns"], "only orders the exports"),
-    "workers": (_SQL["workers"], "only counts the workers"),
+    "turns": (_SQL["turns"], "only holds the order of the tenants"),
+    "workers": (_SQL["workers"], "only lists the workers"),
 }
-"""The tables that have no rows of single jobs, what reads each, and what it is for."""
+"""Tables whose rows belong to no single job: a statement that reads all, and the purpose."""
 
 _AMONG = (
     "WITH jobs AS (SELECT j.* FROM json_each('[{numbers}]') AS sought"
     " CROSS JOIN main.jobs AS j ON j.job = sought.value) "
 )
-"""What a query begins with that sees some jobs only; each is looked up by its number."""
+"""The beginning of a query that sees only some jobs, each looked up by its number."""
 
-_CONTRADICTIONS = frozenset(
-    {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
-)
-"""What statements meet only where values are not those that were stored."""
+_DAMAGED = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG})
+"""Result codes that are due to damaged values."""
 
 
-def is_of_a_row(error: BaseException) -> bool:
-    """Whether an error, or its cause, says that what is stored is damaged."""
+def is_job_damage(error: BaseException) -> bool:
+    """Return whether an error, or its cause, is due to damaged data."""
     cause = error.__cause__ or error
     if isinstance(cause, sqlite3.Error):
-        return is_damage(cause) or primary_code(cause) in _CONTRADICTIONS
+        return is_damage(cause) or primary_code(cause) in _DAMAGED
     return isinstance(cause, ValueError | TypeError | ArithmeticError | LookupError)
 
 
 def among(statement: str, numbers: Iterable[int]) -> str:
     """
-    Return a query that sees some jobs only.
+    Return a query that sees only some jobs.
 
-    Each is looked up by its number, so that no page is read but those with its rows.
+    Each is looked up by its number, so that only the pages with its rows are read.
     """
     listed = ",".join(map(str, sorted(numbers)))
     return _AMONG.format(numbers=listed) + statement
 
 
 class DamagedJobs:
-    """The jobs of which rows are damaged, so far as this process has met them."""
+    """Runs queries over the jobs that are not damaged, as far as this process knows."""
 
     def __init__(self, database: JobDatabase, set_aside: SetAside) -> None:
         self._database = database
@@ -60,15 +58,15 @@ class DamagedJobs:
         self._numbers = set[int]()
 
     async def rows(self, statement: str, values: Parameters) -> list[Row]:
-        """Return the rows of a query about all jobs that are not damaged."""
+        """Return the rows of a query over all jobs that are not damaged."""
 
         async def read(numbers: Collection[int]) -> list[Row]:
             return await self._database.rows(among(statement, numbers), values)
 
-        return await self._passed_over(read, read)
+        return await self._without_damaged(read, read)
 
     async def change(self, statement: str, work: Callable[[Connection, str], Awaitable[T]]) -> T:
-        """Do some work in a transaction with a query about all jobs that are not damaged."""
+        """Run `work` in a transaction, with a query over all jobs that are not damaged."""
 
         async def done(numbers: Collection[int]) -> T:
             async with self._database.transaction() as connection:
@@ -80,45 +78,45 @@ class DamagedJobs:
                     await work(connection, among(statement, numbers))
                     raise _Undone
 
-        return await self._passed_over(done, undone)
+        return await self._without_damaged(done, undone)
 
     async def listed(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
-        """Return the rows of a list of jobs; of damaged ones, what an index knows."""
+        """Return the rows of a list of jobs; damaged ones have only the columns of an index."""
         rows = list[Row]()
         for number, key in (await self._keys()).items():
             try:
                 rows += await self._database.rows(among(statement, [number]), values)
-            except Exception as error:  # noqa: BLE001  `_add` passes others on
+            except Exception as error:  # noqa: BLE001  `_add` raises others
                 self._add(number, key, error)
                 rows += await self._database.rows(_SQL["damaged"], {"job": number, **values})
-        rows.sort(key=_place)
+        rows.sort(key=_sort_key)
         return rows[: values["limit"]]
 
-    async def _passed_over(
+    async def _without_damaged(
         self,
         work: Callable[[Collection[int]], Awaitable[T]],
         trial: Callable[[Collection[int]], Awaitable[object]],
     ) -> T:
         """
-        Do some work with all jobs but those with which it cannot be done.
+        Run `work` with all jobs except damaged ones.
 
-        Those are found by trying it with each. SQLite changes nothing more in a transaction that
-        has met damage, so each try is a transaction of its own.
+        These are found by running `trial` with each job. Each trial is a transaction of its own,
+        since a transaction cannot continue after an error of damage.
 
         Raises:
-            BackendError: What is damaged are not the rows of single jobs.
+            BackendError: A table that belongs to no single job is damaged.
         """
         jobs = await self._keys()
         try:
             return await work(jobs.keys() - self._numbers)
         except Exception as error:
-            if not is_of_a_row(error):
+            if not is_job_damage(error):
                 raise
         await self._require_shared()
         for number in jobs.keys() - self._numbers:
             try:
                 await trial([number])
-            except Exception as error:  # noqa: BLE001  `_add` passes others on
+            except Exception as error:  # noqa: BLE001  `_add` raises others
                 self._add(number, jobs[number], error)
         return await work(jobs.keys() - self._numbers)
 
@@ -128,37 +126,37 @@ class DamagedJobs:
 
     async def _require_shared(self) -> None:
         """
-        Raise an error if a table cannot be read that all jobs share: none of them is to blame.
+        Check that tables shared by all jobs can be read: damage there is not the fault of a job.
 
         Raises:
-            BackendError: It names the table.
+            BackendError: A shared table is damaged; the message names it.
         """
         for table, (statement, use) in _SHARED.items():
             try:
                 await self._database.rows(statement)
             except Exception as error:
-                if not is_of_a_row(error):
+                if not is_job_damage(error):
                     raise
                 raise damaged(f"its table {table}, which {use}, cannot be read") from error
 
     def _add(self, number: int, key: JobKey, error: Exception) -> None:
         """
-        Note a job that cannot be worked with.
+        Record a damaged job.
 
         Raises:
-            Exception: The error says nothing about what is stored.
+            Exception: The given error is not due to damaged data.
         """
-        if not is_of_a_row(error):
+        if not is_job_damage(error):
             raise error
         self._numbers.add(number)
         self._set_aside.add(number, key, error)
 
 
 class _Undone(Exception):
-    """What was done in a transaction is not to stay."""
+    """Rolls a transaction back."""
 
 
-def _place(row: Row) -> tuple[int, str, str]:
-    """Return the place of a row in the list of jobs (J16)."""
+def _sort_key(row: Row) -> tuple[int, str, str]:
+    """Return the sort key of a row in the list of jobs (J16)."""
     _, _, tenant, job_id, _, _, created_at, *_ = row
     return -created_at, tenant, job_id

@@ -1,8 +1,8 @@
 """
-One database file, opened.
+An open database file.
 
-For resources: a writer with a thread of its own, and readers on loan. For jobs: one connection,
-in one transaction at a time.
+For resources, there is one writer with a thread of its own, and a pool of readers. For jobs, there
+is one connection with one transaction at a time.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 READER_CACHE_KIB = 2 * 1024
 IDLE_READERS = 8
-"""How many readers are kept open while nobody uses them."""
+"""How many idle readers are kept open."""
 
 Work = Callable[Concatenate[sqlite3.Connection, P], T]
 
@@ -41,20 +41,20 @@ WRITE = ("BEGIN IMMEDIATE",)
 
 
 class Reader:
-    """A read-only connection, and what it has in its temporary tables."""
+    """A read-only connection with temporary tables for a cohort."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self.cohort_key: str | None = None
-        """The key of the cohort in its table `cohort`."""
+        """The key of the cohort in its temporary table `cohort`."""
 
 
 class Database:
     """
-    Reads and writes of one file.
+    Reads and writes one file.
 
-    All writes of this object go through one thread, one transaction each; with other processes
-    they compete for SQLite's write lock. Readers are never blocked, and block nobody.
+    All writes go through one thread, each in a transaction of its own; other processes compete for
+    SQLite's write lock. Readers and writers do not block each other.
     """
 
     def __init__(self, settings: SQLiteSettings) -> None:
@@ -68,7 +68,7 @@ class Database:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Database"]:
         """
-        Open the file for as long as the context lasts, and create it where there is none.
+        Open the file until the context ends; create it if it does not exist.
 
         Raises:
             SchemaOutdated: The file needs `helios migrate`.
@@ -83,11 +83,12 @@ class Database:
 
     async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """
-        Do all of some work in one write transaction, or none of it.
+        Run `work` in one write transaction.
 
         Raises:
-            BackendUnavailable: The file is busy beyond patience, or the disk is full.
-            StoreReplaced: The file was replaced; whether all of it was done nobody can tell.
+            BackendUnavailable: The file was locked for longer than HFS_SQLITE_BUSY_TIMEOUT, or the
+                disk is full.
+            StoreReplaced: The file was replaced; it is unknown whether the work was committed.
         """
 
         def bound(connection: sqlite3.Connection) -> T:
@@ -97,10 +98,10 @@ class Database:
 
     async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """
-        Do some reading, all of it on one state of the database.
+        Run `work` in a read transaction, which sees a single snapshot.
 
         Raises:
-            BackendUnavailable: The file does not answer.
+            BackendUnavailable: The file cannot be read now.
         """
 
         def bound(connection: sqlite3.Connection) -> T:
@@ -111,21 +112,21 @@ class Database:
 
     @asynccontextmanager
     async def reader(self, *, cohort_key: str | None = None) -> AsyncIterator[Reader]:
-        """Lend a reader, one that has the cohort already where there is one."""
+        """Lend a reader, preferably one that has loaded the cohort already."""
         self._files.refuse_if_replaced()
         reader = self._take(cohort_key)
         if reader is None:
             reader = await in_thread(self._new_reader)
-        sound = False
+        reusable = False
         try:
             yield reader
-            sound = True
+            reusable = True
         except (GeneratorExit, asyncio.CancelledError):
-            sound = True  # nobody waits for more; what ran in a thread has ended
+            reusable = True  # the work in the thread has ended
             raise
         finally:
-            # Nobody knows in which state an error has left it.
-            if sound:
+            # After an error, the state of the reader is unknown.
+            if reusable:
                 self._idle.append(reader)
             else:
                 _close_quietly(reader.connection)
@@ -143,10 +144,10 @@ class Database:
 
     def _open(self) -> None:
         self._writer = open_file(self._settings)
-        self._files.note()
+        self._files.record()
 
     def _close(self) -> None:
-        """Close readers before the writer, which as the last one empties the log."""
+        """Close readers, then the writer, which as the last connection checkpoints the WAL."""
         self._thread.shutdown()
         self._kept = 0
         while self._idle:
@@ -155,7 +156,7 @@ class Database:
             self._writer.close()
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        assert self._writer is not None  # noqa: S101 - `opened` sees to it
+        assert self._writer is not None  # noqa: S101 - `opened` sets it
         patience = self._settings.busy_timeout
         self._files.check()
         with translated(self._settings.path), transaction(self._writer, patience=patience):
@@ -180,7 +181,7 @@ def _close_quietly(connection: sqlite3.Connection) -> None:
 
 
 async def unblocked(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do some reading in a thread, its errors turned into those of the contract."""
+    """Run `work` in a thread, and turn errors of SQLite into those of the contract."""
     return await in_thread(_translating, partial(work, *args, **kwargs))
 
 
@@ -199,15 +200,15 @@ def _snapshot(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection
 
 class JobDatabase:
     """
-    Transactions of one connection, whose statements run in a thread of its own.
+    Transactions on one connection, whose statements run in a thread of its own.
 
-    They take turns. Who finds the file locked by another process lets the others have their turn
-    while it waits, so that reading never waits for other processes.
+    There is one transaction at a time. One that finds the file locked by another process lets
+    others go first while it waits, so that reads never wait for other processes.
     """
 
     def __init__(self, settings: SQLiteSettings) -> None:
         self._settings = settings
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._files = FileIdentity(settings.path, "jobs")
         self._connection = Connection(self._connect, iter_chunk_size=1)
         self._thread: threading.Thread | None = None
@@ -215,7 +216,7 @@ class JobDatabase:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["JobDatabase"]:
         """
-        Open the file for as long as the context lasts, and create it where there is none.
+        Open the file until the context ends; create it if it does not exist.
 
         Raises:
             SchemaOutdated: The file needs `helios migrate`.
@@ -231,19 +232,20 @@ class JobDatabase:
     @asynccontextmanager
     async def transaction(self, begin: Iterable[str] = WRITE) -> AsyncIterator[Connection]:
         """
-        Do all of what the context does in one transaction, or none of it.
+        Run the context in one transaction.
 
-        Whoever is cancelled goes when the transaction is rolled back, not before.
+        A cancelled caller returns only after the transaction has been rolled back.
 
         Raises:
-            BackendUnavailable: The file is busy beyond patience, or the disk is full.
-            StoreReplaced: The file was replaced; whether all of it was done nobody can tell.
+            BackendUnavailable: The file was locked for longer than HFS_SQLITE_BUSY_TIMEOUT, or the
+                disk is full.
+            StoreReplaced: The file was replaced; it is unknown whether it was committed.
         """
         self._files.check()
         deadline = time.monotonic() + self._settings.busy_timeout
         while True:
             with translated(self._settings.path):
-                async with self._turn, _undone_on_error(self._connection):
+                async with self._lock, _undone_on_error(self._connection):
                     if await self._begun(begin, deadline):
                         yield self._connection
                         await self._connection.commit()
@@ -252,7 +254,7 @@ class JobDatabase:
             await _pause()
 
     async def _begun(self, begin: Iterable[str], deadline: float) -> bool:
-        if self._connection.in_transaction:  # its end failed as well
+        if self._connection.in_transaction:  # an earlier rollback failed
             await self._connection.rollback()
         try:
             for statement in begin:
@@ -266,16 +268,16 @@ class JobDatabase:
 
     async def rows(self, query: str, parameters: Parameters = ()) -> list[Row]:
         """
-        Return the rows of one query, which is a transaction of its own.
+        Return the rows of one query, in a transaction of its own.
 
         Raises:
-            BackendUnavailable: As in `transaction`.
+            BackendUnavailable: As for `transaction`.
         """
         self._files.refuse_if_replaced()
         deadline = time.monotonic() + self._settings.busy_timeout
         while True:
             with translated(self._settings.path):
-                async with self._turn:
+                async with self._lock:
                     try:
                         return await run_to_end(rows_of(self._connection, query, parameters))
                     except sqlite3.OperationalError as error:
@@ -283,8 +285,8 @@ class JobDatabase:
                             raise
             await _pause()
 
-    def written(self) -> object:
-        """Return a value that changes once any process has written, read without a lock."""
+    def write_marker(self) -> object:
+        """Return a value that changes with each write of any process; it takes no lock."""
         try:
             log = Path(f"{self._settings.path}-wal").stat()
         except FileNotFoundError:
@@ -294,11 +296,11 @@ class JobDatabase:
     def _connect(self) -> sqlite3.Connection:
         self._thread = threading.current_thread()
         connection = open_file(self._settings)
-        self._files.note()
+        self._files.record()
         return connection
 
     async def _close(self) -> None:
-        async with self._turn:
+        async with self._lock:
             await self._connection.close()
         if self._thread is not None:
             await in_thread(self._thread.join)
@@ -309,7 +311,7 @@ async def _undone_on_error(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        # It queues behind a statement still running; after a COMMIT it does nothing.
+        # The rollback waits for a running statement, and does nothing after a COMMIT.
         await run_to_end(connection.rollback())
         raise
 
@@ -319,12 +321,12 @@ def _is_busy(error: sqlite3.Error, deadline: float) -> bool:
 
 
 async def _pause() -> None:
-    await asyncio.sleep(random.uniform(0.0003, 0.0015))  # noqa: S311 - spreads processes
+    await asyncio.sleep(random.uniform(0.0003, 0.0015))  # noqa: S311 - spreads retries
 
 
 async def rows_of(
     connection: Connection, statement: str, parameters: Parameters = ()
 ) -> list[Row]:
-    """Run a statement and give all its rows; no cursor stays open, whoever is cancelled."""
-    # Its annotation leaves named parameters out, which it hands to sqlite3 as they are.
+    """Run a statement and return all its rows; a cancellation leaves no cursor open."""
+    # aiosqlite's annotation lacks named parameters, which it passes on to sqlite3.
     return list(await connection.execute_fetchall(statement, cast(Iterable[Any], parameters)))

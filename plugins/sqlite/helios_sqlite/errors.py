@@ -1,4 +1,4 @@
-"""SQLite's errors as the errors of the contract."""
+"""Errors of SQLite as errors of the contract."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from helios_core import BackendError, BackendUnavailable
 
 log = structlog.stdlib.get_logger()
 
-_PASSING = {
-    sqlite3.SQLITE_BUSY: "other processes are writing to it all the time",
+_TEMPORARY = {
+    sqlite3.SQLITE_BUSY: "other processes are writing to it without a break",
     sqlite3.SQLITE_LOCKED: "it is locked",
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_IOERR: "the disk reports an input/output error",
@@ -22,18 +22,18 @@ _PASSING = {
     sqlite3.SQLITE_PERM: "access to it is denied",
     sqlite3.SQLITE_NOMEM: "there is not enough memory",
 }
-_OF_THE_DISK = frozenset(
+_DISK_ERRORS = frozenset(
     {
         *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
         *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM),
     }
 )
-"""What an operator repairs at the file; its path is logged, and is in no message to a client."""
+"""Errors that an operator resolves; the file's path is logged, but not shown to clients."""
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class IndexDamaged(BackendError):
-    """The search index is not as it was written; the versions may be."""
+    """The search index is damaged; the versions need not be."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -49,52 +49,52 @@ def primary_code(error: sqlite3.Error | sqlite3.Warning) -> int:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the bytes on disk are at fault."""
-    # Text that is no text has no code of SQLite's.
+    """Return whether the file is damaged."""
+    # Python reports text that is not UTF-8 without a result code.
     return primary_code(error) in _DAMAGED or str(error).startswith("Could not decode")
 
 
 def damaged(what: str) -> BackendError:
-    """Return the error about a database that contradicts itself."""
+    """Return the error for a damaged database."""
     return BackendError(
-        f"the SQLite database is damaged: {what}; run PRAGMA integrity_check on it and restore"
-        " what is lost from a backup"
+        f"the SQLite database is damaged: {what}; run PRAGMA integrity_check on it, and restore"
+        " missing data from a backup"
     )
 
 
-def only_value(rows: Sequence[Sequence[Any]], table: str) -> Any:  # noqa: ANN401  a column's
+def only_value(rows: Sequence[Sequence[Any]], table: str) -> Any:  # noqa: ANN401
     """
     Return the value of a table that has one row of one column.
 
     Raises:
-        BackendError: The row is gone.
+        BackendError: The row is missing.
     """
     if not rows:
-        raise damaged(f"the row of its table {table} is gone")
+        raise damaged(f"the row of its table {table} is missing")
     return rows[0][0]
 
 
 @contextmanager
 def translated(path: Path | None = None) -> Iterator[None]:
     """
-    Turn every error of the driver into one of the contract, and log the path of a bad disk.
+    Turn every error of SQLite into one of the contract; log the path if the disk is at fault.
 
-    What nobody expected may pass as well, such as a connection that broke, so it is worth another
-    try; its kind is in the message, and its text, which may quote values, is not.
+    Unknown errors count as temporary. The texts of errors are left out, since they may quote
+    values; their names are kept.
     """
     try:
         yield
-    except MemoryError as error:  # SQLite's own, perhaps because a damaged page promises too much
+    except MemoryError as error:  # SQLite's, maybe for a damaged page with a huge size
         raise BackendUnavailable(
-            "the SQLite database did not answer: there is not enough memory; try again later"
+            "the SQLite database cannot be used: there is not enough memory; try again later"
         ) from error
     except (sqlite3.Error, sqlite3.Warning) as error:
         code = primary_code(error)
-        if path is not None and code in _OF_THE_DISK:
-            log.error("database.failed", path=str(path), reason=_PASSING[code])  # noqa: TRY400  no traceback quotes values
-        if code in _PASSING:
+        if path is not None and code in _DISK_ERRORS:
+            log.error("database.failed", path=str(path), reason=_TEMPORARY[code])  # noqa: TRY400  a traceback may quote values
+        if code in _TEMPORARY:
             raise BackendUnavailable(
-                f"the SQLite database did not answer: {_PASSING[code]}; try again later"
+                f"the SQLite database cannot be used: {_TEMPORARY[code]}; try again later"
             ) from error
         if isinstance(error, sqlite3.Error) and is_damage(error):
             raise damaged("it cannot be read") from error

@@ -1,4 +1,4 @@
-"""Extents: runs of a collection, and how much of each is current."""
+"""Extents: numbered runs of a collection's versions, with counts and sums of each."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from helios_core import (
 _SQL = read_statements("helios_sqlite", "extents")
 
 WEIGHTS = (3, 5, 7, 11, 13, 17)
-"""By what each count of an extent is multiplied in its `check_sum`."""
+"""The factors of an extent's counts in its `check_sum`."""
 
 
 class Counts(msgspec.Struct):
-    """What one transaction adds to an extent, or takes from it."""
+    """The changes of an extent's counts and sums by one transaction."""
 
     appended: int = 0
     appended_bytes: int = 0
@@ -34,7 +34,7 @@ class Counts(msgspec.Struct):
     row_sum: int = 0
 
     def append(self, size: int, mark: int) -> None:
-        """Count a new version, a deletion perhaps."""
+        """Count a new version, which may be a deletion."""
         self.appended += 1
         self.appended_bytes += size
         self.row_sum += mark
@@ -48,7 +48,7 @@ class Counts(msgspec.Struct):
         self._change(-1, -size, -stored_hash, in_compartment=in_compartment)
 
     def row(self) -> tuple[int, ...]:
-        """Return the columns of a row of `extents` behind its first stamp."""
+        """Return the columns of a row of `extents` after `first_stamp`."""
         counts = msgspec.structs.astuple(self)
         sums = tuple(value & SUM_MASK for value in counts[len(WEIGHTS) :])
         check_sum = sum(weight * count for weight, count in zip(WEIGHTS, counts, strict=False))
@@ -67,7 +67,7 @@ class Counts(msgspec.Struct):
 
 
 class Filler:
-    """The source of the seqs of a collection in ascending order, extent by extent."""
+    """Assigns the seqs of a collection in ascending order, extent by extent."""
 
     def __init__(self, connection: sqlite3.Connection, collection: int) -> None:
         first, last = collection_range(collection).extents
@@ -77,7 +77,7 @@ class Filler:
         self.extent, self._rows, self._bytes = row or (first, 0, 0)
 
     def next_seq(self, size: int) -> int:
-        """Return the seq of a version of `size` bytes, and make its extent the current one."""
+        """Return the seq for a version of `size` bytes; `extent` is then the extent it is in."""
         full = self._rows == EXTENT_ROWS or self._bytes + size > EXTENT_BYTES
         if full and self._rows:
             self.extent, self._rows, self._bytes = self.extent + 1, 0, 0
@@ -88,7 +88,7 @@ class Filler:
 
 
 def add_counts(connection: sqlite3.Connection, stamp: int, counts: Mapping[int, Counts]) -> None:
-    """Add what a transaction changed; new extents begin at its stamp."""
+    """Store the changes of a transaction; new extents begin at its stamp."""
     connection.executemany(
         _SQL["add"],
         [(extent, stamp, *change.row()) for extent, change in counts.items()],

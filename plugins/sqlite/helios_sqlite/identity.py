@@ -1,4 +1,4 @@
-"""Notice that the files of an open database are no longer those at its path."""
+"""Detection of an open database file that was removed or replaced."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,8 +11,8 @@ from helios_core import StoreReplaced, in_thread
 
 log = structlog.stdlib.get_logger()
 
-LOOK_SECONDS = 1.0
-"""How often the files are looked at while nothing is written."""
+CHECK_SECONDS = 1.0
+"""How often the files are checked while nothing is written."""
 
 _SUFFIXES = ("", "-wal", "-shm")
 
@@ -21,11 +21,11 @@ _Identity = tuple[int, int] | None
 
 class FileIdentity:
     """
-    The identity of the files of one database, from when it was opened.
+    The identity (device and inode) of a database's files since it was opened.
 
-    A file that was removed or replaced stays where the process has it open, and whatever is
-    written to it is gone when the process ends. SQLite keeps the log and its index as long as
-    anybody has the database open, so they have to be the same as well.
+    A process keeps a removed or replaced file open, and everything written to it is lost when the
+    process ends. SQLite keeps the `-wal` and `-shm` files while any process has the database open,
+    so they must remain the same, too.
     """
 
     def __init__(self, path: Path, holds: str) -> None:
@@ -33,18 +33,18 @@ class FileIdentity:
         self._holds = holds
         self._opened: list[_Identity] = []
         self.replaced = False
-        """Whether the files were replaced when they were last looked at."""
+        """Whether the files had been replaced at the last check."""
 
-    def note(self) -> None:
-        """Take the files to be those that were just opened."""
+    def record(self) -> None:
+        """Record the files that were just opened."""
         self._opened = self._now()
 
     def check(self) -> None:
         """
-        Look at the files.
+        Check that the files at the path are those that were opened.
 
         Raises:
-            StoreReplaced: They are not those that were opened.
+            StoreReplaced: They are not.
         """
         changed = [
             path
@@ -58,20 +58,20 @@ class FileIdentity:
 
     def refuse_if_replaced(self) -> None:
         """
-        Go by the last look.
+        Raise an error if the last check failed.
 
         Raises:
-            StoreReplaced: The files were not those that were opened.
+            StoreReplaced: The files were removed or replaced.
         """
         if self.replaced:
             raise StoreReplaced(
                 f"the database file with the {self._holds} was removed or replaced while it was"
-                " open, and what is written to it would be lost; put the file back or restart"
+                " open, so that writes would be lost; put the file back, or restart the server"
             )
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Look at the files every second for as long as the context lasts."""
+        """Check the files every `CHECK_SECONDS` until the context ends."""
         watching = asyncio.ensure_future(self._watch())
         try:
             yield
@@ -82,7 +82,7 @@ class FileIdentity:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             with suppress(StoreReplaced):
                 await in_thread(self.check)
 

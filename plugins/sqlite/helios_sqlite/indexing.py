@@ -1,4 +1,4 @@
-"""The search index: what is kept of each version, and how the index of a file is made anew."""
+"""The search index: storing the terms of versions, and rebuilding the index."""
 
 import sqlite3
 import struct
@@ -16,35 +16,35 @@ _SQL = read_statements("helios_sqlite", "indexing")
 _VERSIONS = frozenset(FHIRVersion)
 
 UNKNOWN = 0
-"""The term of versions whose content could not be read: any search may be about them."""
+"""The term of versions whose content could not be read; every search must consider them."""
 
 BUCKETS = 64
-"""Into how many runs of terms the postings of an extent are divided for their sums."""
+"""How many ranges of terms the postings of an extent are divided into for their sums."""
 
 UNREADABLE = BUCKETS
-"""The bucket of `UNKNOWN` alone, which every search looks into."""
+"""The bucket of the term UNKNOWN, which every search reads."""
 
 POSTINGS, SPANS = 0, 1
-"""The parts of the index of an extent."""
+"""The values of `index_sums.part`."""
 
 SPAN_MODULUS = (1 << 31) - 1
-"""What the ends of spans are reduced by in their marks, so that SQLite adds them up exactly."""
+"""The modulus of the bounds of spans in their marks, small enough for exact sums in SQLite."""
 
 _BUCKET_BITS = 58
 
 Posting = tuple[int, int, int, bytes | None]
-"""Extent, term, first place, other places."""
+"""Extent, term, first place, other places; a place is a position within an extent."""
 
 
 class Postings:
-    """What one transaction adds to the index."""
+    """The entries that one transaction adds to the index."""
 
     def __init__(self) -> None:
         self._places = defaultdict[int, defaultdict[int, list[int]]](lambda: defaultdict(list))
         self._spans: list[tuple[int, int, int, int, int]] = []
 
     def add(self, seq: int, terms: IndexTerms) -> None:
-        """Note what is in a version; seqs come in ascending order."""
+        """Add the terms of a version; seqs must ascend."""
         extent, place = divmod(seq, EXTENT_ROWS)
         places = self._places[extent]
         for term in terms.terms:
@@ -53,11 +53,11 @@ class Postings:
             self._spans.append((extent, kind, low, high, place))
 
     def add_unreadable(self, seq: int) -> None:
-        """Note a version that has to be looked at in every search."""
+        """Add a version that could not be read, which every search must consider."""
         self.add(seq, IndexTerms(terms=frozenset({UNKNOWN})))
 
     def store(self, connection: sqlite3.Connection) -> None:
-        """Write everything down; the extents must be there."""
+        """Store all entries and their sums; the extents must exist."""
         rows = list(self._rows())
         connection.executemany(_SQL["insert_posting"], rows)
         self._spans.sort()
@@ -89,18 +89,18 @@ class Postings:
 
 
 def packed(places: Iterable[int]) -> bytes:
-    """Return positions as bytes."""
+    """Return places as bytes."""
     listed = list(places)
     return struct.pack(f"<{len(listed)}H", *listed)
 
 
 def unpacked(content: bytes) -> tuple[int, ...]:
-    """Return the positions in bytes."""
+    """Return the places in bytes of `packed`."""
     return struct.unpack(f"<{len(content) // 2}H", content)
 
 
 def bucket_of(term: int) -> int:
-    """Return the bucket that a term is in."""
+    """Return the bucket of a term."""
     return UNREADABLE if term == UNKNOWN else (term >> _BUCKET_BITS) + BUCKETS // 2
 
 
@@ -113,29 +113,29 @@ def terms_in(bucket: int) -> tuple[int, int]:
 
 
 def posting_mark(row: Posting) -> int:
-    """Return what a row of postings adds to the sum of its bucket."""
+    """Return the mark of a row of postings, which is added to the sum of its bucket."""
     extent, term, place, more = row
     return xxh3_64_intdigest(b"%d %d %d " % (extent, term, place) + (more or b"")) & SUM_MASK
 
 
 def _span_mark(low: int, high: int, place: int) -> int:
-    """Return what a span adds to the sum of its kind, as the query `spans` computes it."""
+    """Return the mark of a span, as the statement `spans_with_sums` computes it."""
     return _reduced(low) * (place + 1) + _reduced(high) * (2 * place + 3)
 
 
 def _reduced(stamp: int) -> int:
-    """Return a remainder with the sign of the dividend, as SQLite does."""
+    """Return the remainder by `SPAN_MODULUS` with the sign of the dividend, as in SQLite."""
     return stamp % SPAN_MODULUS if stamp >= 0 else -(-stamp % SPAN_MODULUS)
 
 
 def is_indexed(connection: sqlite3.Connection) -> bool:
-    """Whether the index was made by the rules that searches go by."""
+    """Return whether the index was built with the current `TERMS_VERSION`."""
     made_by: int = only_value(connection.execute(_SQL["made_by"]).fetchall(), "search_index")
     return made_by == TERMS_VERSION
 
 
-def index_anew(connection: sqlite3.Connection) -> None:
-    """Make the index of all versions; the caller's transaction makes it all or nothing."""
+def rebuild_index(connection: sqlite3.Connection) -> None:
+    """Rebuild the index of all versions, in the caller's transaction."""
     connection.execute(_SQL["clear_postings"])
     connection.execute(_SQL["clear_spans"])
     connection.execute(_SQL["clear_sums"])
@@ -143,7 +143,7 @@ def index_anew(connection: sqlite3.Connection) -> None:
     for collection, fhir_version, resource_type in connection.execute(
         _SQL["collections"]
     ).fetchall():
-        if fhir_version not in _VERSIONS:  # a damaged row: no search is about it
+        if fhir_version not in _VERSIONS:  # a damaged row, which no search reaches
             continue
         for (extent,) in connection.execute(
             _SQL["extents"], collection_range(collection).extents

@@ -1,4 +1,4 @@
-"""Compare what is in the file with what it says there must be, extent by extent."""
+"""Integrity: comparing the stored versions with the counts and sums of extents (P9)."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -25,8 +25,8 @@ _Row = tuple[int, str, int, int, int, str, int, int, int]
 
 
 @contextmanager
-def one_state(connection: sqlite3.Connection) -> Iterator[None]:
-    """Compare what there is with what there must be on one state of the database."""
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read from a single snapshot: in a transaction, a new one unless there is one already."""
     if connection.in_transaction:
         yield
         return
@@ -38,7 +38,7 @@ def one_state(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 class Extent(NamedTuple):
-    """What must be in an extent."""
+    """The counts and sums of an extent, which show whether something is lost or changed."""
 
     number: int
     appended: int
@@ -53,28 +53,28 @@ class Extent(NamedTuple):
 
     @property
     def seqs(self) -> SeqRange:
-        """All seqs that the extent can have."""
+        """The range of all seqs that an extent can have."""
         first = self.number << EXTENT_BITS
         return SeqRange(first=first, end=first + EXTENT_ROWS)
 
-    def current(self, *, everybody: bool) -> ResourceSums:
-        """Return what is current in the extent, of everybody or only in compartments."""
-        if everybody:
+    def current(self, *, all_resources: bool) -> ResourceSums:
+        """Return the sums of live resources, of all or only of those in compartments."""
+        if all_resources:
             return ResourceSums(self.live, self.live_bytes, self.live_hash)
         return ResourceSums(self.compartment_live, self.compartment_bytes, self.compartment_hash)
 
     def count_of_damaged(self, connection: sqlite3.Connection) -> int | None:
-        """Return None if all versions are as they were written, else how many can be read."""
+        """Return how many versions of a damaged extent can be read; None if it is not damaged."""
         try:
             rows = rows_of_extent(connection, self)
-            return None if self.holds(rows) else len(rows)
+            return None if self.agrees_with(rows) else len(rows)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
             return 0
 
-    def holds(self, rows: list[_Row]) -> bool:
-        """Return whether versions are all those of the extent, as they were written."""
+    def agrees_with(self, rows: list[_Row]) -> bool:
+        """Return whether rows agree with the counts and sums of the extent."""
         if [row[0] for row in rows] != list(range(self.seqs.first, self.seqs.first + len(rows))):
             return False
         if len(rows) != self.appended:
@@ -101,10 +101,10 @@ def _row_sum(rows: Iterable[_Row]) -> int:
 
 def sum_extents(connection: sqlite3.Connection) -> None:
     """
-    Add the sums of extents from before there were any, one extent in memory at a time.
+    Compute the sums of extents whose schema had none, with one extent in memory at a time.
 
-    Extents whose counts do not agree with what is in them are left as they are: what reading says
-    of them stays true.
+    Extents whose counts do not agree with their versions remain without sums, so that reading them
+    still reports the damage.
     """
     last = -1
     while row := connection.execute(_SQL["unsummed"], (last,)).fetchone():
@@ -113,43 +113,43 @@ def sum_extents(connection: sqlite3.Connection) -> None:
         if extent.count_of_damaged(connection) is not None:
             continue
         rows = rows_of_extent(connection, extent)
-        live = [each for each in rows if each[8] == FOREVER and not each[4]]
+        live = [version for version in rows if version[8] == FOREVER and not version[4]]
         sums = (
-            sum(each[7] for each in live),
-            sum(each[7] for each in live if each[5]),
+            sum(version[7] for version in live),
+            sum(version[7] for version in live if version[5]),
             _row_sum(rows),
         )
-        connection.execute(_SQL["set_sums"], (last, *(each & SUM_MASK for each in sums)))
+        connection.execute(_SQL["set_sums"], (last, *(total & SUM_MASK for total in sums)))
 
 
 def rows_of_sound_extent(connection: sqlite3.Connection, extent: Extent) -> list[_Row]:
     """
-    Return all versions of an extent, as they were written.
+    Return all versions of an extent.
 
     Raises:
-        BackendError: They are not.
+        BackendError: A version is damaged or missing.
     """
     rows = rows_of_extent(connection, extent)
-    if not extent.holds(rows):
+    if not extent.agrees_with(rows):
         raise damaged("versions of an extent are missing or altered")
     return rows
 
 
 def lacks(connection: sqlite3.Connection, extent: Extent, seqs: SeqRange) -> bool:
-    """Return whether versions of a range within an extent are not found from its start on."""
+    """Return whether an index scan over a range within an extent misses versions."""
     end = min(seqs.end, extent.seqs.first + extent.appended)
     found = connection.execute(_SQL["count"], (seqs.first, end)).fetchone()[0]
     return bool(found != max(end - seqs.first, 0))
 
 
 def rows_of_extent(connection: sqlite3.Connection, extent: Extent) -> list[_Row]:
-    """Return all versions of an extent, as they are stored."""
+    """Return all stored versions of an extent."""
     seqs = extent.seqs
     return connection.execute(_SQL["rows"], (seqs.first, seqs.end - 1)).fetchall()
 
 
 def next_extent(connection: sqlite3.Connection, seqs: SeqRange) -> Extent | None:
-    """Return the first extent of a range."""
+    """Return the first extent of a range, or None."""
     row = connection.execute(_SQL["next_extent"], seqs.extents).fetchone()
     return None if row is None else Extent(*row)
 
@@ -163,10 +163,10 @@ def extents_of(connection: sqlite3.Connection, seqs: SeqRange) -> Iterator[Exten
 
 def extent_at(connection: sqlite3.Connection, number: int) -> Extent:
     """
-    Return an extent.
+    Return the extent with a number.
 
     Raises:
-        BackendError: There is none.
+        BackendError: The extent is missing.
     """
     seqs = SeqRange(first=number << EXTENT_BITS, end=(number + 1) << EXTENT_BITS)
     extent = next_extent(connection, seqs)
@@ -178,44 +178,46 @@ def extent_at(connection: sqlite3.Connection, number: int) -> Extent:
 def members_of(
     connection: sqlite3.Connection, extent: Extent, patients: frozenset[str]
 ) -> list[int]:
-    """Return the seqs of the versions of an extent in the compartments of some patients."""
+    """Return the seqs of the versions of an extent in the compartments of these patients."""
     rows = rows_of_extent(connection, extent)
     return [row[0] for row in rows if not patients.isdisjoint(row[5].split())]
 
 
-def is_there(connection: sqlite3.Connection, seq: int) -> bool:
-    """Return whether there is a version, whatever it is."""
+def exists(connection: sqlite3.Connection, seq: int) -> bool:
+    """Return whether there is a version with a seq."""
     return bool(connection.execute(_SQL["exists"], (seq,)).fetchone()[0])
 
 
 def check_collections(connection: sqlite3.Connection) -> None:
     """
-    Check that all collections are listed, and are found by the index of the list.
+    Check that no collection is missing from the table of collections and its index.
 
     Raises:
-        BackendError: It is damaged.
+        BackendError: The table or its index is damaged.
     """
     found = connection.execute("PRAGMA integrity_check(collections)").fetchone()[0]
     if found != "ok" or connection.execute(_SQL["unlisted"]).fetchone()[0]:
-        raise damaged("its list of resource types contradicts itself")
+        raise damaged("its table of resource types contradicts itself")
 
 
 def check_extents(connection: sqlite3.Connection, collection: int) -> None:
     """
-    Check that all extents of a collection are there, and that their counts add up.
+    Check that no extent of a collection is missing, and that their counts add up.
 
     Raises:
-        BackendError: They are not.
+        BackendError: An extent is missing or damaged.
     """
     first, last = collection_range(collection).extents
     bounds = {"first": first, "last": last}
     count, lowest, highest, offsets, version = connection.execute(
         _SQL["extents"], bounds
     ).fetchone()
-    behind = version is not None and version >> EXTENT_BITS > (-1 if highest is None else highest)
+    beyond_last = version is not None and version >> EXTENT_BITS > (
+        -1 if highest is None else highest
+    )
     gaps = count and (lowest != first or highest - first + 1 != count)
     gaps = gaps or offsets != count * (count - 1) // 2
-    if behind or gaps:
+    if beyond_last or gaps:
         raise damaged("some of its extents are missing")
     if connection.execute(_SQL["implausible"], bounds).fetchone()[0]:
         raise damaged("the counts of its extents do not add up")

@@ -1,4 +1,4 @@
-"""Job state in SQLite."""
+"""The job store in SQLite."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ from helios_core import (
     too_many_exports,
 )
 from helios_sqlite import leasing
-from helios_sqlite.damaged_jobs import DamagedJobs, is_of_a_row
+from helios_sqlite.damaged_jobs import DamagedJobs, is_job_damage
 from helios_sqlite.databases import JobDatabase, Parameters, Row, rows_of
 from helios_sqlite.errors import only_value
 from helios_sqlite.records import SQLiteRecords
@@ -46,18 +46,18 @@ T = TypeVar("T")
 
 
 NOTES_AT_ONCE = 1024 * 1024
-"""How many bytes of notes are read in one go, unless one shard's are more."""
+"""How many bytes of notes one query reads at most, unless a single shard has more."""
 
-GLANCE_SECONDS = 0.02
-"""How long another process's news may take: a look at the file's log is some microseconds."""
+POLL_SECONDS = 0.02
+"""How often the file is checked for writes of other processes, which takes microseconds."""
 
 
 class SQLiteJobStore(SQLiteRecords, JobStore):
     """
-    Keeps jobs in one SQLite file, alone in it or beside the resources.
+    Keeps jobs in one SQLite file, of their own or shared with resources.
 
-    Every method is one transaction; that of a caller who is cancelled is rolled back before the
-    caller goes. Workers that find nothing to do only read.
+    Every method is one transaction, which is rolled back before a cancelled caller returns.
+    Workers that find nothing to do only read.
     """
 
     def __init__(self, database: JobDatabase, identity: str) -> None:
@@ -66,45 +66,45 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         self._set_aside = SetAside()
         self._damaged = DamagedJobs(database, self._set_aside)
         self._news = asyncio.Event()
-        self._looked_at = database.written()
+        self._claimed_at = database.write_marker()
 
     @classmethod
     async def of(cls, database: JobDatabase) -> "SQLiteJobStore":
         """
-        Return the store in an opened file.
+        Return the store of an opened file.
 
         Raises:
-            BackendError: The file does not say which store it is.
+            BackendError: The store's identity is missing from the file.
         """
         return cls(database, only_value(await database.rows(_SQL["identity"]), "stores"))
 
     @property
     def unreadable(self) -> Sequence[JobKey]:
-        """The jobs that this process has met and cannot read (J15)."""
+        """The jobs that this process tried to read and could not (J15)."""
         return self._set_aside.keys
 
     @property
     def identity(self) -> str:
-        """A UUID made with the file; it stays when the file is moved."""
+        """A UUID created with the file, which it keeps when it is moved."""
         return self._identity
 
     async def add(self, job: Job, shards: Sequence[Shard], *, max_active: int) -> Job:
-        """Store a job with its shards, unless the tenant is at its cap (J1)."""
+        """Store a job with its shards, unless the tenant has `max_active` active jobs (J1)."""
         async with self._database.transaction() as connection:
             added = await _add(connection, job, shards, max_active)
         self._news.set()
         return added
 
     async def get(self, tenant: str, job_id: str) -> Job:
-        """Return a job that was not cancelled."""
+        """Return a job, unless it was cancelled."""
         return leasing.to_job(await self._row(_SQL["get"], tenant, job_id))
 
     async def progress(self, tenant: str, job_id: str) -> JobProgress:
-        """Count published resources and those that holders reported."""
+        """Count resources that are published or were reported by the workers on them."""
         return _to_progress(await self._row(_SQL["progress"], tenant, job_id))
 
     async def parts(self, tenant: str, job_id: str) -> list[Part]:
-        """Return the published parts in order."""
+        """Return the published parts by kind, shard and number."""
         rows = await self._database.rows(_SQL["parts"], (tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
@@ -115,7 +115,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         )
 
     async def part(self, tenant: str, job_id: str, name: str) -> Part:
-        """Return the published part of a file name."""
+        """Return the published part with a file name."""
         rows = await self._database.rows(_SQL["part"], (name, tenant, job_id))
         if not rows:
             raise job_not_found(job_id)
@@ -124,7 +124,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         return stored_part(rows[0][0])
 
     async def notes(self, tenant: str, job_id: str) -> AsyncGenerator[bytes]:
-        """Yield what completed shards noted, one read after the other (J13)."""
+        """Yield the notes of completed shards, by several queries (J13)."""
         sizes = await self._database.rows(_SQL["noted"], (tenant, job_id))
         if not sizes:
             raise job_not_found(job_id)
@@ -142,9 +142,9 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
                 yield notes
 
     async def claim(self, worker: str, *, lease_for: timedelta, max_attempts: int) -> Lease | None:
-        """Claim the shard whose turn it is; look without a lock first (J2, J3, J8, J11)."""
+        """Claim the next shard in turn, after a look without a lock (J2, J3, J8, J11)."""
         self._news.clear()
-        self._looked_at = self._database.written()
+        self._claimed_at = self._database.write_marker()
 
         async def work(connection: Connection, find_turn: str) -> Lease | None:
             return await leasing.claim(
@@ -156,9 +156,9 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
                 find_turn=find_turn,
             )
 
-        if not await self._rows(leasing.FIND_TURN, leasing.but(self._set_aside)):
+        if not await self._rows(leasing.FIND_TURN, leasing.excluded(self._set_aside)):
             return None
-        self._news.set()  # where one shard waits there may be another
+        self._news.set()  # there may be more shards to claim
         return await self._change(leasing.FIND_TURN, work)
 
     async def renew(self, lease: Lease, *, lease_for: timedelta, resources_done: int) -> None:
@@ -169,13 +169,13 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
             )
 
     async def is_held(self, lease: Lease) -> bool:
-        """Whether the lease is still the newest one (J14)."""
+        """Return whether the lease is still the newest one (J14)."""
         return bool(await self._database.rows(leasing.HELD, leasing.held_key(lease)))
 
     async def complete(
         self, lease: Lease, parts: Sequence[Part], *, notes: bytes = b""
     ) -> JobStatus:
-        """Publish a shard's parts and close it (J4, J5, J13); the next phase may begin (J11)."""
+        """Publish a shard's parts and notes, and close the shard (J4, J5, J11, J13)."""
         async with self._database.transaction() as connection:
             status = await leasing.complete(connection, lease, parts, notes=notes)
         self._news.set()
@@ -195,7 +195,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
     async def postpone(
         self, lease: Lease, reason: str, *, retry_after: timedelta, patience: timedelta
     ) -> bool:
-        """Free the shard for later and forget the attempt, unless it waited too long (J19)."""
+        """Free the shard for later without counting the attempt, within `patience` (J19)."""
         async with self._database.transaction() as connection:
             postponed = await leasing.postpone(
                 connection, lease, reason, retry_after=retry_after, patience=patience
@@ -204,18 +204,18 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         return postponed
 
     async def release(self, lease: Lease) -> None:
-        """Hand a shard back (J4)."""
+        """Free a shard at once, without counting the attempt (J4)."""
         async with self._database.transaction() as connection:
             await leasing.release(connection, lease)
         self._news.set()
 
     async def cancel(self, tenant: str, job_id: str) -> None:
-        """End a job for good (J6)."""
+        """Cancel a job (J6)."""
         async with self._database.transaction() as connection:
             await _cancel(connection, tenant, job_id)
 
     async def removable(self, *, completed_before: timedelta, limit: int) -> list[JobKey]:
-        """Return cancelled jobs and those finished long enough ago (J7, J15)."""
+        """Return cancelled jobs and those that ended `completed_before` ago (J7, J15)."""
         values = (leasing.in_milliseconds(completed_before), limit)
         rows = await self._rows(_SQL["removable"], values)
         return [JobKey(tenant=tenant, id=job_id) for tenant, job_id in rows]
@@ -230,7 +230,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
     async def end_untouched(
         self, untouched_for: timedelta, *, reason: str, limit: int
     ) -> list[JobKey]:
-        """End active jobs that are untouched or lack shards; look without a lock (J18, J20)."""
+        """End active jobs that were untouched for this long, or lack shards (J18, J20)."""
         values = {"ago": leasing.in_milliseconds(untouched_for), "limit": limit}
 
         async def work(connection: Connection, useless: str) -> list[JobKey]:
@@ -245,7 +245,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
         return await self._change(_SQL["useless"], work)
 
     async def beat(self, worker: str, *, lasts: timedelta) -> None:
-        """Keep a worker alive for some time, and forget those that went silent (J17)."""
+        """Record that a worker is alive for `lasts`, and forget silent workers (J17)."""
         async with self._database.transaction() as connection:
             await rows_of(connection, _SQL["bury"])
             values = {"worker": worker, "wait": leasing.in_milliseconds(lasts)}
@@ -257,15 +257,15 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
             await rows_of(connection, _SQL["retire"], (worker,))
 
     async def workforce(self) -> Workforce:
-        """Count the workers that are alive, and the jobs that wait for one (J17)."""
+        """Count the workers that are alive, and the jobs that wait for a worker (J17)."""
         [(alive, waiting)] = await self._rows(_SQL["workforce"])
         [(stalled, reason)] = await self._rows(_SQL["stalled"])
         return Workforce(alive=alive, waiting=waiting, stalled=stalled, stalled_for=reason)
 
     async def recent(self, tenant: str, *, limit: int) -> list[Job]:
-        """Return the tenant's complete jobs, the latest first."""
+        """Return at most `limit` complete jobs of the tenant, latest first."""
         while True:
-            values = (*leasing.but(self._set_aside), tenant, limit)
+            values = (*leasing.excluded(self._set_aside), tenant, limit)
             rows = await self._rows(_SQL["recent"], values)
             jobs = list[Job]()
             for number, job_id, *row in rows:
@@ -273,53 +273,55 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
                     jobs.append(leasing.to_job(row))
                 except UnreadableJob as error:
                     self._set_aside.add(number, JobKey(tenant=tenant, id=job_id), error)
-            if len(jobs) == len(rows):  # otherwise look for as many others (J15)
+            if len(jobs) == len(rows):  # otherwise replace the unreadable ones (J15)
                 return jobs
 
     async def delete(self, tenant: str, job_id: str) -> None:
-        """Forget a job with everything of it (J6)."""
+        """Delete a job with its shards, parts and notes (J6)."""
         async with self._database.transaction() as connection:
             await rows_of(connection, _SQL["delete"], (tenant, job_id))
 
     async def exists(self, tenant: str, job_id: str) -> bool:
-        """Whether the job is remembered, cancelled or not."""
+        """Return whether the job is stored, cancelled or not."""
         [(found,)] = await self._database.rows(_SQL["exists"], (tenant, job_id))
         return bool(found)
 
     async def wait_for_work(self, at_most: timedelta) -> None:
-        """Return when any process has written since the last look for work, or after `at_most`."""
+        """Return when any process has written since the last claim, or after `at_most`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most.total_seconds()):
-                while not self._news.is_set() and self._database.written() == self._looked_at:
+                while (
+                    not self._news.is_set() and self._database.write_marker() == self._claimed_at
+                ):
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), GLANCE_SECONDS)
+                        await asyncio.wait_for(self._news.wait(), POLL_SECONDS)
 
     async def _rows(self, statement: str, values: Parameters = ()) -> list[Row]:
-        """Return the rows of a query about all jobs that are not damaged (J15)."""
+        """Return the rows of a query over all jobs that are not damaged (J15)."""
         try:
             return await self._database.rows(statement, values)
         except Exception as error:
-            if not is_of_a_row(error):
+            if not is_job_damage(error):
                 raise
         return await self._damaged.rows(statement, values)
 
     async def _change(self, statement: str, work: Callable[[Connection, str], Awaitable[T]]) -> T:
-        """Do some work with a query about all jobs, or those that are not damaged (J15)."""
+        """Run `work` in a transaction, with a query over all jobs that are not damaged (J15)."""
         try:
             async with self._database.transaction() as connection:
                 return await work(connection, statement)
         except Exception as error:
-            if not is_of_a_row(error):
+            if not is_job_damage(error):
                 raise
         return await self._damaged.change(statement, work)
 
     async def _listed(self, query: JobQuery, after: JobPlace | None, limit: int) -> list[Row]:
-        """Return the rows of a list of jobs; of damaged ones, what an index knows."""
+        """Return the rows of a list of jobs; damaged ones have only the columns of an index."""
         values = _restrictions(query, after, limit)
         try:
             return await self._database.rows(_SQL["list"], values)
         except Exception as error:
-            if not is_of_a_row(error):
+            if not is_job_damage(error):
                 raise
         return await self._damaged.listed(_SQL["list"], values)
 
@@ -330,7 +332,7 @@ class SQLiteJobStore(SQLiteRecords, JobStore):
             try:
                 shards = await self._database.rows(_SQL["open_shards"], (number,))
             except Exception as error:
-                if not is_of_a_row(error):
+                if not is_job_damage(error):
                     raise
                 self._set_aside.add(number, summary.key, error)
                 return summary
@@ -410,7 +412,7 @@ def _to_progress(row: Row) -> JobProgress:
 
 
 def _runs(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last shard of each run that is read at once."""
+    """Yield the first and the last shard of each run that one query reads."""
     start = 0
     while start < len(sizes):
         totals = accumulate(size for _, size in sizes[start:])

@@ -1,4 +1,4 @@
-"""Claim, renew and close shards: what one transaction of the job store does to one of them."""
+"""Leasing: claiming, renewing and closing shards, each in one transaction."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -34,30 +34,30 @@ HELD = _SQL["held"]
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A shard that a lease is still good for."""
+    """The shard of a lease that is still the newest one."""
 
     job: int
     attempts: int
     now: int
-    """By the store's clock (J7)."""
+    """The store's time (J7) in milliseconds since 1970."""
     published: int
-    """How many parts of its job are."""
+    """How many parts its job has published."""
     waiting_since: int
-    """Since when it waits for a backend (J19); now if it does not."""
+    """Since when it has waited for a backend (J19); `now` if it does not wait."""
 
 
 def in_milliseconds(duration: timedelta) -> int:
-    """Return a duration as the store counts it."""
+    """Return a duration in whole milliseconds."""
     return duration // timedelta(milliseconds=1)
 
 
-def but(set_aside: SetAside) -> tuple[bytes]:
-    """Return the parameter of queries that leave out jobs set aside (J15)."""
+def excluded(set_aside: SetAside) -> tuple[bytes]:
+    """Return the parameter of queries that exclude jobs set aside (J15)."""
     return (msgspec.json.encode(set_aside.numbers),)
 
 
 def to_job(row: Row) -> Job:
-    """Return a stored job."""
+    """Return the job of a row."""
     accepted, status, created_at, completed_at, failure = row
     return stored_job(
         accepted,
@@ -68,7 +68,7 @@ def to_job(row: Row) -> Job:
     )
 
 
-async def claim(  # noqa: PLR0913 - how to claim, by name
+async def claim(  # noqa: PLR0913
     connection: Connection,
     worker: str,
     *,
@@ -77,8 +77,8 @@ async def claim(  # noqa: PLR0913 - how to claim, by name
     set_aside: SetAside,
     find_turn: str = FIND_TURN,
 ) -> Lease | None:
-    """Claim the shard whose turn it is, or give None (J2, J3, J8, J9, J11)."""
-    while found := await rows_of(connection, find_turn, but(set_aside)):
+    """Claim the next shard in turn; return None if there is none (J2, J3, J8, J9, J11)."""
+    while found := await rows_of(connection, find_turn, excluded(set_aside)):
         [row] = await rows_of(connection, _SQL["shard_of_turn"], found[0])
         now, tenant, job_id, job, number, shard, token, attempts, *more = row
         postponed, last_error, *accepted = more
@@ -115,8 +115,8 @@ async def claim(  # noqa: PLR0913 - how to claim, by name
 async def renew(
     connection: Connection, lease: Lease, *, lease_for: timedelta, resources_done: int
 ) -> None:
-    """Extend a lease from now on (J4)."""
-    held = await _held(connection, lease)
+    """Extend a lease, counted from now (J4)."""
+    held = await _require_held(connection, lease)
     values = (held.now, in_milliseconds(lease_for), resources_done, held.job, lease.shard.number)
     await rows_of(connection, _SQL["renew"], values)
 
@@ -124,8 +124,8 @@ async def renew(
 async def complete(
     connection: Connection, lease: Lease, parts: Sequence[Part], *, notes: bytes
 ) -> JobStatus:
-    """Publish parts, close their shard and, for the last one, the job (J5, J12, J13, J20)."""
-    held = await _held(connection, lease)
+    """Publish parts, close their shard; with the last one, end the job (J5, J12, J13, J20)."""
+    held = await _require_held(connection, lease)
     job, number = held.job, lease.shard.number
     rows = [
         (
@@ -133,10 +133,10 @@ async def complete(
             PART_KINDS.index(part.key.kind),
             number,
             part.key.number,
-            _numbered(part, place),
+            _encoded(part, position),
             part.key.name,
         )
-        for place, part in enumerate(parts, held.published)
+        for position, part in enumerate(parts, held.published)
     ]
     if rows:
         await connection.executemany(_SQL["publish"], rows)
@@ -161,10 +161,10 @@ async def fail(
     max_attempts: int,
     retry_after: timedelta,
 ) -> JobStatus:
-    """Free the shard for later, or end the job when its attempts are used up (J9)."""
-    held = await _held(connection, lease)
+    """Free the shard for later, or end the job if the shard's attempts are used up (J9)."""
+    held = await _require_held(connection, lease)
     wait = in_milliseconds(retry_after)
-    await _hand_back(connection, held, lease, wait=wait, error=reason)
+    await _free(connection, held, lease, wait=wait, error=reason)
     if held.attempts >= max_attempts:
         return await end(connection, held.job, JobStatus.ERROR, failure=reason)
     return JobStatus.IN_PROGRESS
@@ -178,8 +178,8 @@ async def postpone(
     retry_after: timedelta,
     patience: timedelta,
 ) -> bool:
-    """Free the shard for later, as if it had not been claimed, unless it waited too long (J19)."""
-    held = await _held(connection, lease)
+    """Free the shard for later without counting the attempt, within `patience` (J19)."""
+    held = await _require_held(connection, lease)
     since = min(held.waiting_since, held.now)
     if held.now - since >= in_milliseconds(patience):
         return False
@@ -196,15 +196,15 @@ async def postpone(
 
 
 async def release(connection: Connection, lease: Lease) -> None:
-    """Free the shard at once, as if it had not been claimed."""
-    held = await _held(connection, lease)
-    await _hand_back(connection, held, lease)
+    """Free the shard at once, without counting the attempt."""
+    held = await _require_held(connection, lease)
+    await _free(connection, held, lease)
 
 
 async def end(
     connection: Connection, job: int, status: JobStatus, *, failure: str | None = None
 ) -> JobStatus:
-    """Put a job into a final status and take its shards from whoever holds them (J6)."""
+    """Set the final status of a job, and revoke the leases of its shards (J6)."""
     await rows_of(connection, _SQL["end_job"], (status, failure, job))
     await rows_of(connection, _SQL["end_shards"], (job,))
     return status
@@ -215,15 +215,20 @@ def held_key(lease: Lease) -> tuple[str, str, int, int]:
     return lease.job.tenant, lease.job.id, lease.shard.number, lease.token
 
 
-async def _held(connection: Connection, lease: Lease) -> Held:
-    """Return the shard of a lease that is still the newest one (J4)."""
+async def _require_held(connection: Connection, lease: Lease) -> Held:
+    """
+    Return the shard of a lease.
+
+    Raises:
+        LeaseLost: The lease is not the newest one, or its job has ended (J4).
+    """
     found = await rows_of(connection, HELD, held_key(lease))
     if not found:
         raise lease_lost(lease)
     return Held(*found[0])
 
 
-async def _hand_back(
+async def _free(
     connection: Connection,
     held: Held,
     lease: Lease,
@@ -231,7 +236,7 @@ async def _hand_back(
     wait: int | None = None,
     error: str | None = None,
 ) -> None:
-    """Free a shard after a wait; without one at once, and the attempt does not count."""
+    """Free a shard after `wait` milliseconds; None frees it at once and undoes the attempt."""
     values = {
         "job": held.job,
         "number": lease.shard.number,
@@ -244,15 +249,15 @@ async def _hand_back(
     await rows_of(connection, _SQL["hand_back"], values)
 
 
-def _numbered(part: Part, place: int) -> bytes:
-    return msgspec.json.encode(msgspec.structs.replace(part, published=place))
+def _encoded(part: Part, position: int) -> bytes:
+    return msgspec.json.encode(msgspec.structs.replace(part, published=position))
 
 
 def to_instant(milliseconds: int) -> datetime:
-    """Return an instant as the store counts it, or the nearest one in the years 1 to 9999."""
+    """Return the instant of milliseconds since 1970, limited to the years 1 to 9999."""
     return from_stamp(milliseconds * 1000)
 
 
 def to_milliseconds(instant: datetime) -> int:
-    """Return an instant as the store counts it."""
+    """Return an instant in milliseconds since 1970."""
     return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)

@@ -1,4 +1,4 @@
-"""Find single resources and their versions, and many of them by their ids."""
+"""Lookups: single resources and versions, and many resources by their ids."""
 
 import json
 import sqlite3
@@ -36,7 +36,7 @@ Row = tuple[int, str, int, int, int, int, bytes | None]
 def get(
     connection: sqlite3.Connection, key: ResourceKey, *, at: datetime | None
 ) -> StoredVersion | None:
-    """Return the version current at an instant, None for now."""
+    """Return the version that was current at an instant (None: now), or None without one."""
     stamp = FOREVER if at is None else to_stamp(at)
     parameters = (_collection(connection, key.type), key.id, stamp)
     return _one(key.resource_type, connection.execute(_SQL["at"], parameters).fetchone())
@@ -45,7 +45,7 @@ def get(
 def get_version(
     connection: sqlite3.Connection, key: ResourceKey, version_id: int
 ) -> StoredVersion | None:
-    """Return one version."""
+    """Return one version, or None."""
     parameters = (_collection(connection, key.type), key.id, version_id)
     return _one(key.resource_type, connection.execute(_SQL["version"], parameters).fetchone())
 
@@ -53,7 +53,7 @@ def get_version(
 def history(
     connection: sqlite3.Connection, key: ResourceKey, *, count: int, before: int | None
 ) -> list[StoredVersion]:
-    """Return versions below `before`, newest first."""
+    """Return at most `count` versions below `before`, newest first."""
     below = FOREVER if before is None else before
     rows = connection.execute(
         _SQL["history"], (_collection(connection, key.type), key.id, below, count)
@@ -64,13 +64,14 @@ def history(
 def missing(
     connection: sqlite3.Connection, key: TypeKey, ids: Collection[str], *, at: datetime | None
 ) -> set[str]:
-    """Return those of `ids` that no live resource has at an instant."""
+    """Return those of `ids` that belong to no resource live at an instant (None: now)."""
     parameters = {
         "ids": json.dumps(list(ids)),
         "collection": _collection(connection, key),
         "at": FOREVER if at is None else to_stamp(at),
     }
-    return set(ids) - {found for (found,) in connection.execute(_SQL["live_at"], parameters)}
+    live = {resource_id for (resource_id,) in connection.execute(_SQL["live_at"], parameters)}
+    return set(ids) - live
 
 
 def among(
@@ -91,7 +92,7 @@ def among(
 def fetch(
     connection: sqlite3.Connection, key: TypeKey, ids: Collection[str], *, at: datetime
 ) -> Batch:
-    """Return those of `ids` that are live at an instant."""
+    """Return the resources of `ids` that are live at an instant, in the order of `ids`."""
     lines = list[bytes]()
     digests = list[int]()
     damaged = list[Damaged]()
@@ -120,19 +121,19 @@ def _one(resource_type: str, row: Row | None) -> StoredVersion | None:
 
 
 _TYPES = (int, str, int, int, int, int, bytes | None)
-"""Of the columns of a row, which damage may have changed."""
+"""The types of the columns of a row, which damage may have changed."""
 
 
 def stored_version(resource_type: str, row: Row) -> StoredVersion:
     """
-    Return a version as it was written.
+    Return the version of a row.
 
     Raises:
-        BackendError: It is not what was written.
+        BackendError: The row is damaged.
     """
     _, resource_id, version_id, since_stamp, deleted, stored_hash, content = row
     if not all(map(isinstance, row, _TYPES)):
-        raise damaged("a version is not what was written")
+        raise damaged("columns of a version have wrong types")
     version = StoredVersion(
         resource_type=resource_type,
         id=resource_id,

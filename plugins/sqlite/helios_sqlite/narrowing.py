@@ -1,4 +1,4 @@
-"""Read of a shard what the search index says may match, and all of it where that is broken."""
+"""Narrowed reads: only what may match according to the search index is read of a shard."""
 
 import sqlite3
 from bisect import bisect_left
@@ -11,31 +11,31 @@ from helios_core.fhir import Prefilter
 from helios_sqlite import reading
 from helios_sqlite.candidates import Candidates
 from helios_sqlite.errors import is_damage
-from helios_sqlite.integrity import extent_at, one_state
+from helios_sqlite.integrity import extent_at, snapshot
 from helios_sqlite.reading import Slice
 
 log = structlog.stdlib.get_logger()
 
-ENOUGH = 1000
-"""Candidates that are worth a query of their own."""
+CANDIDATES_AT_ONCE = 1000
+"""How many candidates are collected before they are read."""
 
 
 class Narrowed:
-    """What is left to read of a shard."""
+    """A narrowed read of one shard; if the index is damaged, the rest is read without it."""
 
-    def __init__(self, connection: sqlite3.Connection, whole: Slice, prefilter: Prefilter) -> None:
+    def __init__(self, connection: sqlite3.Connection, shard: Slice, prefilter: Prefilter) -> None:
         self._connection = connection
-        self._left: Slice | None = whole
+        self._left: Slice | None = shard
         self._pending: list[int] = []
         self._checked = -1
-        candidates = Candidates(connection, whole.shown.collection, prefilter, by_rows=True)
-        seqs = SeqRange(first=whole.shown.first, end=whole.shown.end)
+        candidates = Candidates(connection, shard.shown.collection, prefilter, by_rows=True)
+        seqs = SeqRange(first=shard.shown.first, end=shard.shown.end)
         self._windows: Iterator[list[int]] | None = (
-            candidates.picked(seqs) if whole.picked else candidates.seqs(seqs)
+            candidates.picked(seqs) if shard.picked else candidates.seqs(seqs)
         )
 
     def next_batch(self, batch_bytes: int) -> Batch | None:
-        """Return the next batch, perhaps an empty one, or None at the end (P3, P5, P6, P9)."""
+        """Return the next batch, which may be empty, or None at the end (P3, P5, P6, P9)."""
         if self._left is None:
             return None
         if self._windows is not None and not self._left.reports:
@@ -53,7 +53,9 @@ class Narrowed:
     def _next_candidates(
         self, left: Slice, windows: Iterator[list[int]], batch_bytes: int
     ) -> Batch | None:
-        while len(self._pending) < ENOUGH and (window := next(windows, None)) is not None:
+        while (
+            len(self._pending) < CANDIDATES_AT_ONCE and (window := next(windows, None)) is not None
+        ):
             self._pending += window
             if reports := self._damage_among(left, window):
                 return Batch(damaged=reports)
@@ -67,8 +69,8 @@ class Narrowed:
         return batch
 
     def _damage_among(self, left: Slice, seqs: Sequence[int]) -> list[Damaged]:
-        """Return a report for each extent with candidates that should perhaps be shown."""
-        if left.picked:  # what can be checked of a cohort was checked when it was picked
+        """Return a report for each damaged extent with candidates that are not shown."""
+        if left.picked:  # cohorts were verified when they were picked
             return []
         unshown = reading.unshown_among(self._connection, left, seqs)
         reports = list[Damaged]()
@@ -76,7 +78,7 @@ class Narrowed:
             if number <= self._checked:
                 continue
             self._checked = number
-            with one_state(self._connection):
+            with snapshot(self._connection):
                 extent = extent_at(self._connection, number)
                 found = extent.count_of_damaged(self._connection)
             if found is not None:

@@ -1,4 +1,4 @@
-"""Plan an export from counts alone: no version is read, but for a few to be sure of a type."""
+"""Planning: shards are cut by the counts of extents; at most a few versions are read."""
 
 import json
 import sqlite3
@@ -34,14 +34,14 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 SAMPLE = 64
-"""Patients of a cohort whose resources are looked at to size a shard."""
+"""How many patients of a cohort are sampled to estimate its size."""
 
 LOOKED_UP = 2048
-"""Patients, or versions, that are looked at before something is taken to be there."""
+"""How many patients or versions are read to find out whether a type has anything to export."""
 
 
 def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> list[Shard]:
-    """Return the shards of a view, numbered in the order of its types (P2)."""
+    """Return the shards of a view, numbered from 0 in the order of its types (P2)."""
     check_collections(connection)
     collections = all_collections(connection, view.request.tenant, view.request.fhir_version)
     shards: list[Shard] = []
@@ -56,7 +56,7 @@ def plan(connection: sqlite3.Connection, view: ExportView, shard_bytes: int) -> 
 
 
 class _Planning:
-    """One type of one view."""
+    """The planning of one type of one view."""
 
     def __init__(
         self, connection: sqlite3.Connection, view: ExportView, collection: Collection
@@ -82,7 +82,7 @@ class _Planning:
 
     def _runs(self) -> Iterator[SeqRun]:
         seqs = self._seqs
-        whole = self._view.cohort is None and self._view.request.level is Level.SYSTEM
+        all_resources = self._view.cohort is None and self._view.request.level is Level.SYSTEM
         for row in self._connection.execute(_SQL["extents"], seqs.extents):
             extent, appended, live, live_bytes, compartment_live, compartment_bytes = row
             first = max(seqs.first, extent << EXTENT_BITS)
@@ -92,12 +92,12 @@ class _Planning:
                 yield SeqRun(
                     first=first,
                     seqs=end - first,
-                    resources=share * (live if whole else compartment_live),
-                    bytes=share * (live_bytes if whole else compartment_bytes),
+                    resources=share * (live if all_resources else compartment_live),
+                    bytes=share * (live_bytes if all_resources else compartment_bytes),
                 )
 
     def _size(self, runs: Sequence[SeqRun]) -> ViewSize | None:
-        """Return the approximate size of what is shown, or None if nothing is."""
+        """Return the approximate size of a shown type, or None if nothing is shown."""
         counted = total_size(runs)
         return _unless_damaged(lambda: self._size_shown(counted), otherwise=counted)
 
@@ -123,7 +123,11 @@ class _Planning:
         return ViewSize(resources=resources * factor, bytes=total_bytes * factor)
 
     def _may_have_any_of(self, patients: frozenset[str], counted: ViewSize) -> bool:
-        """Look from the smaller side; where both are large, take it that they meet."""
+        """
+        Return whether the range may have resources of the patients.
+
+        The smaller side is looked up in the other; if both are large, the answer is True.
+        """
         if len(patients) <= LOOKED_UP:
             key = TypeKey.of(self._view.request, self._collection.resource_type)
             return may_have_any(self._connection, key, self._seqs, patients) or bool(
@@ -133,15 +137,15 @@ class _Planning:
         present = [
             patient for (patient,) in self._connection.execute(_SQL["some_patients"], query)
         ]
-        # Everything that is current and in a compartment has an entry, or entries are lost.
+        # Every live resource in a compartment has an entry; with fewer, entries are lost.
         lost = len(present) < counted.resources
         return len(present) == LOOKED_UP or lost or not patients.isdisjoint(present)
 
     def _shows_any(self) -> bool:
         """
-        Look at the first versions; where there are more, take it that one of them is shown.
+        Return whether a first version is shown, or whether there are more than `LOOKED_UP`.
 
-        So it is where they are damaged: reading will say what is lost.
+        If versions are damaged, the answer is True: a shard is needed to report them.
         """
         return bool(
             self._fetch(_SQL["any_shown"], looked_up=LOOKED_UP)[0]
@@ -159,10 +163,10 @@ class _Planning:
         return self._connection.execute(query, parameters).fetchone() or ()
 
 
-def _unless_damaged(look: Callable[[], S], *, otherwise: T) -> S | T:
-    """Do without a look where the file is damaged: reading will say what is lost."""
+def _unless_damaged(read: Callable[[], S], *, otherwise: T) -> S | T:
+    """Return the result of a read, or `otherwise` if the file is damaged, which reads report."""
     try:
-        return look()
+        return read()
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise

@@ -1,4 +1,4 @@
-"""Resources in SQLite."""
+"""The data provider in SQLite."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
@@ -34,9 +34,9 @@ class SQLiteDataProvider(DataProvider):
     Keeps every version of every resource in one SQLite file.
 
     Any number of processes on one machine may have the file open. There is one writer at a time,
-    so the order of commits is the order of stamps, and a stamp is settled once it is committed.
-    Readers never hold a transaction between two batches: versions are never changed or removed,
-    so the bounds of a view say all that a snapshot would, and the log stays short.
+    so stamps ascend in the order of commits, and a stamp is settled once it is committed. Reads
+    hold no transaction between two batches: the only field of a version that changes is its end,
+    so the stamps of a view select the same versions as a snapshot would, and the WAL stays short.
     """
 
     def __init__(self, database: Database) -> None:
@@ -53,7 +53,7 @@ class SQLiteDataProvider(DataProvider):
     async def read(
         self, view: ExportView, shard: Shard, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Read a shard in the order its versions were written (P3, P4, P6)."""
+        """Read a shard in the order in which its versions were written (P3, P4, P6)."""
         async with self._database.reader(cohort_key=_key(view)) as reader:
             left = await unblocked(reading.begin, reader, view, shard)
             while left is not None:
@@ -62,26 +62,26 @@ class SQLiteDataProvider(DataProvider):
                 )
                 if batch.lines or batch.damaged:
                     yield batch
-                del batch  # or it would be kept while the next one is read
+                del batch  # or it would stay in memory while the next one is read
 
     async def read_candidates(
         self, view: ExportView, shard: Shard, prefilter: Prefilter, *, batch_bytes: int
     ) -> AsyncIterator[Batch]:
-        """Read of a shard what the search index says may match (P5)."""
+        """Read the resources of a shard that may match according to the search index (P5)."""
         async with self._database.reader(cohort_key=_key(view)) as reader:
-            whole = await unblocked(reading.begin, reader, view, shard)
-            if whole is None:
+            left = await unblocked(reading.begin, reader, view, shard)
+            if left is None:
                 return
-            narrowed = Narrowed(reader.connection, whole, prefilter)
+            narrowed = Narrowed(reader.connection, left, prefilter)
             while (batch := await unblocked(narrowed.next_batch, batch_bytes)) is not None:
                 if batch.lines or batch.damaged:
                     yield batch
-                del batch  # or it would be kept while the next one is read
+                del batch  # or it would stay in memory while the next one is read
 
     async def read_deleted(
         self, view: ExportView, shard: Shard, *, batch_rows: int
     ) -> AsyncIterator[Sequence[str]]:
-        """Read the ids deleted after `since`; without `since` there is nothing to take back."""
+        """Read the ids deleted after `since`; without `since` there are none."""
         if view.request.since is None:
             return
         async with self._database.reader(cohort_key=_key(view)) as reader:
@@ -96,21 +96,21 @@ class SQLiteDataProvider(DataProvider):
                     yield ids
 
     async def get(self, key: ResourceKey, *, at: datetime | None = None) -> StoredVersion | None:
-        """Return the version current at an instant."""
+        """Return the version that was current at an instant."""
         return await self._database.read(lookups.get, key, at=at)
 
     async def missing(
         self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
     ) -> set[str]:
-        """Return those of `ids` that no live resource has at an instant, with one query."""
+        """Return those of `ids` that belong to no resource live at an instant."""
         return await self._database.read(lookups.missing, key, ids, at=at)
 
     async def fetch(self, key: TypeKey, ids: Collection[str], *, at: datetime) -> Batch:
-        """Return those of `ids` that are live at an instant, with one query."""
+        """Return the resources of `ids` that are live at an instant."""
         return await self._database.read(lookups.fetch, key, ids, at=at)
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
-        """Return those of `ids` that the view shows, in one query."""
+        """Return those of `ids` that the view shows."""
         return await self._database.read(lookups.among, view, resource_type, ids)
 
     async def write(
@@ -132,17 +132,17 @@ class SQLiteDataProvider(DataProvider):
     async def versions(
         self, query: VersionQuery, *, count: int, after: str | None = None
     ) -> VersionPage:
-        """Return a page of the versions of some types, newest first."""
+        """Return a page of the versions of several types, newest first."""
         return await self._database.read(versions.versions, query, count=count, after=after)
 
     async def collections(self) -> Sequence[TypeKey]:
-        """Return the key of every type of which something was ever stored."""
+        """Return the key of every type that has versions."""
         return await self._database.read(collection_keys)
 
     async def search(
         self, key: TypeKey, query: SearchQuery, *, count: int, after: str | None = None
     ) -> SearchPage:
-        """Return a page in any of the orders."""
+        """Return a page of a search."""
         return await self._database.read(searching.search, key, query, count=count, after=after)
 
 

@@ -1,4 +1,4 @@
-"""Read what a view shows of one shard, batch by batch."""
+"""Reading: the resources of one shard that a view shows, batch by batch."""
 
 import json
 import sqlite3
@@ -36,11 +36,11 @@ from helios_sqlite.integrity import (
     Extent,
     check_collections,
     check_extents,
+    exists,
     extents_of,
-    is_there,
     lacks,
     next_extent,
-    one_state,
+    snapshot,
 )
 from helios_sqlite.views import Shown, shown_by
 
@@ -48,7 +48,7 @@ _SQL = read_statements("helios_sqlite", "reading")
 
 
 EXTENTS_AT_ONCE = 8
-"""How many extents of a cohort are put together at most: all of them is what a guess may cost."""
+"""The most extents of a cohort that one query reads, after an estimate that they fit a batch."""
 
 KEYS_AT_ONCE = 256
 DAMAGED_AT_ONCE = 1000
@@ -58,32 +58,32 @@ _Together = tuple[float, float, str | None, bytes | None]
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left to read of a shard."""
+    """The part of a shard that is left to read."""
 
     shown: Shown
     resource_type: str
     picked: bool
-    """Whether only the seqs in the reader's table `picked` are meant."""
+    """Whether only the seqs in the reader's table `picked` are read."""
     checked: int = -1
-    """The last extent whose damage, if there is any, has been reported."""
+    """The last extent that was verified."""
     broken: int = -1
-    """The last extent of which versions are missing, which is read by the keys of the index."""
+    """The last extent with missing versions; it is read by the keys in an index."""
     reports: tuple[Damaged, ...] = ()
-    """What is reported before anything is read."""
+    """Reports to return before the first read."""
 
     def starting(self, first: int) -> "Slice":
-        """Return what is left from a seq on."""
+        """Return the slice from a seq on."""
         return msgspec.structs.replace(
             self, shown=msgspec.structs.replace(self.shown, first=first)
         )
 
     def parameters(self, **others: object) -> dict[str, object]:
-        """Return the parameters of a query about it."""
+        """Return the parameters of a query over the slice."""
         return msgspec.structs.asdict(self.shown) | others
 
 
 def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
-    """Return a shard to read from its start, or None if its type was never stored."""
+    """Return the slice of a whole shard, or None if its type has no versions."""
     connection = reader.connection
     key = TypeKey.of(view.request, shard.resource_type)
     collection = find_collection(connection, key)
@@ -102,7 +102,7 @@ def begin(reader: Reader, view: ExportView, shard: Shard) -> Slice | None:
 
 
 def _load(reader: Reader, cohort: Cohort) -> None:
-    """Put a cohort where the reader can join with it, unless it is there already (P4)."""
+    """Load a cohort into the reader's table `cohort`, unless it is there already (P4)."""
     if reader.cohort_key == cohort.key:
         return
     reader.cohort_key = None
@@ -123,14 +123,14 @@ def next_batch(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, Slice | None]:
     """
-    Return the next batch, and what is left after it (P3, P6, P9).
+    Return the next batch, and the slice that is left after it (P3, P6, P9).
 
     Raises:
-        BackendError: The file contradicts itself about what there is.
+        BackendError: An extent is missing.
     """
     if left.reports:
         return Batch(damaged=left.reports), msgspec.structs.replace(left, reports=())
-    with one_state(connection):
+    with snapshot(connection):
         return _next_batch(connection, left, batch_bytes)
 
 
@@ -152,7 +152,7 @@ def _next_batch(
 def _next_window(
     connection: sqlite3.Connection, left: Slice, seqs: SeqRange, extent: Extent, batch_bytes: int
 ) -> tuple[Batch, Slice | None] | None:
-    """Return what is left of some extents in one step, or None if rows must be checked."""
+    """Return the rest of one or several extents, or None if rows must be verified one by one."""
     try:
         window = seqs.within_extent(extent.number)
         batch = None
@@ -160,7 +160,7 @@ def _next_window(
             window, batch = _wide_window(connection, left, seqs, batch_bytes)
         if batch is None:
             together = _row(connection, left, window)
-            batch = _undamaged(*together)
+            batch = _verified(*together)
             if batch is None or not _is_all(connection, left, extent, batch, together):
                 return None
     except sqlite3.DatabaseError as error:
@@ -173,7 +173,7 @@ def _next_window(
 def _is_all(
     connection: sqlite3.Connection, left: Slice, extent: Extent, batch: Batch, together: _Together
 ) -> bool:
-    """Return whether a batch is all that a view shows of an extent, as far as that is stored."""
+    """Return whether nothing is missing from the batch of an extent."""
     if left.picked:
         return True
     window = SeqRange(first=left.shown.first, end=left.shown.end).within_extent(extent.number)
@@ -182,17 +182,17 @@ def _is_all(
     high, low, _, content = together
     count = len(batch.lines)
     size = len(content or b"") - max(count - 1, 0)
-    expected = extent.current(everybody=left.shown.everybody)
+    expected = extent.current(all_resources=left.shown.all_resources)
     if expected.agree(ResourceSums(count, size, (int(high) << 32) + int(low))):
         return True
-    # A view that shows something else than what is current; usually nothing is wrong.
+    # The view shows something else than all that is current; usually nothing is damaged.
     return extent.count_of_damaged(connection) is None and not lacks(connection, extent, window)
 
 
 def _next_rows(
     connection: sqlite3.Connection, left: Slice, seqs: SeqRange, extent: Extent, batch_bytes: int
 ) -> tuple[Batch, Slice | None]:
-    """Return a batch of the rows of one extent, each of which is checked."""
+    """Return a batch of rows of one extent, each of which is verified."""
     window = seqs.within_extent(extent.number)
     shown = msgspec.structs.replace(left.shown, first=window.first, end=window.end)
     within = msgspec.structs.replace(left, shown=shown)
@@ -231,7 +231,7 @@ def _rows_of(
 def _wide_window(
     connection: sqlite3.Connection, left: Slice, seqs: SeqRange, batch_bytes: int
 ) -> tuple[SeqRange, Batch | None]:
-    """Return what a cohort has in several extents, or only the range of the first extent."""
+    """Return a range of several extents with the cohort's batch, or the first one with None."""
     first, last = seqs.extents
     bounds = {"first": first, "last": last, "most": EXTENTS_AT_ONCE}
     extents = connection.execute(_SQL["extents_of_cohort"], bounds).fetchall()
@@ -244,7 +244,7 @@ def _wide_window(
     together = _row(connection, left, window)
     if len(together[-1] or b"") > batch_bytes:
         return single, None
-    batch = _undamaged(*together)
+    batch = _verified(*together)
     return (single, None) if batch is None else (window, batch)
 
 
@@ -256,7 +256,7 @@ def _row(connection: sqlite3.Connection, left: Slice, window: SeqRange) -> _Toge
 
 
 def _remaining(connection: sqlite3.Connection, left: Slice) -> SeqRange | None:
-    """Return the range left to read, of a cohort from its next version on, or None."""
+    """Return the range that is left to read, or None if the cohort has no more versions."""
     first, end = left.shown.first, left.shown.end
     if not left.picked:
         return SeqRange(first=first, end=end)
@@ -265,8 +265,8 @@ def _remaining(connection: sqlite3.Connection, left: Slice) -> SeqRange | None:
     return None if picked is None else SeqRange(first=picked, end=end)
 
 
-def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None) -> Batch | None:
-    """Return the lines of a window, or None if they are not those that were written."""
+def _verified(high: float, low: float, sizes: str | None, content: bytes | None) -> Batch | None:
+    """Return the lines of a window, or None if they do not agree with their hashes."""
     if sizes is None:
         return Batch()
     return verified_batch(content or b"", map(int, sizes.split(",")), (int(high) << 32) + int(low))
@@ -275,43 +275,43 @@ def _undamaged(high: float, low: float, sizes: str | None, content: bytes | None
 def next_among(
     connection: sqlite3.Connection, left: Slice, seqs: Sequence[int], batch_bytes: int
 ) -> tuple[Batch, int | None]:
-    """Return those of some versions that are shown, and the seq of the first that had no room."""
+    """Return a batch of those of these versions that are shown, and the first seq without room."""
     parameters = left.parameters(seqs=json.dumps(seqs), room=batch_bytes)
     with closing(connection.execute(_SQL["live_among"], parameters)) as rows:
         return _gather(connection, left, rows, batch_bytes)
 
 
 def unshown_among(connection: sqlite3.Connection, left: Slice, seqs: Sequence[int]) -> set[int]:
-    """Return those of some versions that are not shown, not there, or current and followed."""
+    """Return those of these versions that are not shown, missing, or have lost their ending."""
     rows = connection.execute(_SQL["shown_among"], left.parameters(seqs=json.dumps(seqs)))
     return {*seqs}.difference(seq for (seq,) in rows.fetchall())
 
 
 def check_deletions(connection: sqlite3.Connection, left: Slice) -> None:
     """
-    Check that no deletion is missing in a slice; of a cohort, `begin` has looked.
+    Check that no deletion is missing from a slice; `begin` has verified cohorts.
 
     Raises:
-        BackendError: What is stored is not as it was written.
+        BackendError: Versions are missing or damaged.
     """
     if left.reports:
         raise _deletions_unknown(left)
     if left.picked:
         return
-    with one_state(connection):
+    with snapshot(connection):
         for extent in extents_of(connection, SeqRange(first=left.shown.first, end=left.shown.end)):
             if extent.count_of_damaged(connection) is not None:
                 raise _deletions_unknown(left)
 
 
 def _deletions_unknown(left: Slice) -> BackendError:
-    return errors.damaged(f"what was deleted of {left.resource_type} is not known")
+    return errors.damaged(f"deletions of {left.resource_type} may be missing")
 
 
 def next_deleted(
     connection: sqlite3.Connection, left: Slice, batch_rows: int
 ) -> tuple[list[str], Slice | None]:
-    """Return the next deleted ids, and what is left after them."""
+    """Return the next deleted ids, and the slice that is left after them."""
     query = _SQL["deleted_of_cohort"] if left.picked else _SQL["deleted"]
     rows = connection.execute(query, left.parameters(rows=batch_rows)).fetchall()
     ids = [resource_id for _, resource_id in rows]
@@ -321,7 +321,7 @@ def next_deleted(
 def _gather(
     connection: sqlite3.Connection, left: Slice, rows: Iterable[_Row], batch_bytes: int
 ) -> tuple[Batch, int | None]:
-    """Return a batch, and the seq of the first resource that had no room in it."""
+    """Return a batch, and the seq of the first resource without room in it, or None."""
     lines: list[bytes] = []
     digests: list[int] = []
     damaged: list[Damaged] = []
@@ -348,7 +348,7 @@ def _gather(
 
 
 def _large(connection: sqlite3.Connection, seq: int) -> bytes | None:
-    """Read a resource larger than a batch without the copy SQLite would make for a query."""
+    """Read a resource larger than a batch without the copy that a query would make."""
     try:
         with connection.blobopen("versions", "content", seq, readonly=True) as blob:
             return blob.read()
@@ -361,7 +361,7 @@ def _large(connection: sqlite3.Connection, seq: int) -> bytes | None:
 def _one_by_one(
     connection: sqlite3.Connection, left: Slice, batch_bytes: int
 ) -> tuple[Batch, int | None]:
-    """Return a batch if pages of the file are broken, with the keys from the index."""
+    """Return a batch of rows that are read one by one, with keys from an index."""
     parameters = left.parameters(picked=left.picked, rows=KEYS_AT_ONCE)
     keys = connection.execute(_SQL["keys"], parameters).fetchall()
     rows = _rows_one_by_one(connection, left, keys, batch_bytes)
@@ -378,11 +378,11 @@ def _rows_one_by_one(
         try:
             query = left.parameters(seq=seq, room=batch_bytes)
             found = connection.execute(_SQL["live_one"], query).fetchall()
-            if not found and not is_there(connection, seq):
+            if not found and not exists(connection, seq):
                 found = [(seq, resource_id, 0, 0, None)]
             yield from found
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            # Whether it is shown cannot be told any more; an error line too many loses nothing.
+            # Whether the row would be shown is unknown; a superfluous report does no harm.
             yield seq, resource_id, 0, 0, None

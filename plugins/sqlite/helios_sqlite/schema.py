@@ -1,4 +1,4 @@
-"""The schema of a database file, and its way from any earlier version to this one."""
+"""The schema of a database file, and its migrations."""
 
 import sqlite3
 import uuid
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from helios_core import ConfigurationError, Migrated, Migrations, index_outdated
 from helios_sqlite.compartments import sum_compartments
-from helios_sqlite.indexing import index_anew, is_indexed
+from helios_sqlite.indexing import is_indexed, rebuild_index
 from helios_sqlite.integrity import sum_extents
 
 APPLICATION_ID = 0x48454C49
-"""`HELI` in the file's header, so that no other program's database is taken for ours."""
+"""`HELI` in the file's header, which distinguishes our files from those of other programs."""
 
 OLDEST_SQLITE = (3, 38, 0)
-"""The first SQLite with everything in use here: STRICT tables, RETURNING, json_each."""
+"""The first SQLite with all that is used here: STRICT tables, RETURNING, json_each, `->>`."""
 
 
 DATABASE = "the SQLite database"
@@ -23,22 +23,22 @@ UNSUMMED = 11
 
 
 def migrations() -> Migrations:
-    """Return the steps from an empty file to this schema."""
+    """Return the steps from an empty file to the current schema."""
     return Migrations.of("helios_sqlite", distribution="helios-fhir-sqlite")
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """Return how many migrations a database has had."""
+    """Return the number of the last migration that was applied, 0 if there is none."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version
 
 
 def check_library(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> None:
     """
-    Refuse an SQLite library that is too old.
+    Check that the SQLite library is new enough.
 
     Raises:
-        ConfigurationError: It is.
+        ConfigurationError: It is older than `OLDEST_SQLITE`.
     """
     if version < OLDEST_SQLITE:
         found, needed = (".".join(map(str, v)) for v in (version, OLDEST_SQLITE))
@@ -49,11 +49,11 @@ def check_library(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -
 
 def check(connection: sqlite3.Connection) -> None:
     """
-    Refuse a database that this code cannot use as it is.
+    Check that the schema of a database is the current one.
 
     Raises:
-        SchemaOutdated: It needs `helios migrate`.
-        ConfigurationError: It is newer than the code, or another program's.
+        SchemaOutdated: The database needs `helios migrate`.
+        ConfigurationError: The schema is newer than this code or belongs to another program.
     """
     _check_owner(connection)
     migrations().check(version_of(connection), DATABASE)
@@ -62,19 +62,19 @@ def check(connection: sqlite3.Connection) -> None:
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
-    """Whether a file has never held anything."""
+    """Return whether a file has no tables and no schema version."""
     tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     return tables == 0 and version_of(connection) == 0
 
 
 def migrate(connection: sqlite3.Connection) -> Migrated:
     """
-    Apply what is missing, add missing sums, index what is not indexed, and return what was done.
+    Apply missing migrations, add missing sums, rebuild an outdated index; return what was done.
 
-    The caller holds the write lock, and its transaction makes this all or nothing.
+    It runs in the caller's transaction, which must hold the write lock.
 
     Raises:
-        ConfigurationError: The file is another program's.
+        ConfigurationError: The file belongs to another program.
     """
     _check_owner(connection)
     before, steps = version_of(connection), migrations()
@@ -92,12 +92,12 @@ def migrate(connection: sqlite3.Connection) -> Migrated:
         if before <= UNSUMMED:
             sum_compartments(connection)
     if outdated:
-        index_anew(connection)
+        rebuild_index(connection)
     return Migrated(before=before, after=after, indexed=outdated and before > 0)
 
 
 def statements(script: str) -> Iterator[str]:
-    """Cut a script into statements, since `executescript` would commit the transaction."""
+    """Split a script into statements, since `executescript` would commit the transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -110,5 +110,5 @@ def _check_owner(connection: sqlite3.Connection) -> None:
     mark: int = connection.execute("PRAGMA application_id").fetchone()[0]
     if mark != APPLICATION_ID and not is_empty(connection):
         raise ConfigurationError(
-            f"{DATABASE} belongs to another program; name another file in HFS_DATABASE_URL"
+            f"{DATABASE} belongs to another program; set HFS_DATABASE_URL to another file"
         )

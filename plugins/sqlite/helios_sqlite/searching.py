@@ -1,4 +1,4 @@
-"""Pages of a search: what may match, in the order asked for, looked at until a page is full."""
+"""Pages of a search: candidates are read in the requested order until a page is full."""
 
 import json
 import sqlite3
@@ -42,13 +42,13 @@ _BY_SEQ = {
 }
 
 SORTED_AT_ONCE = 5000
-"""Up to how many candidates are sorted by id; where there are more, all ids are gone through."""
+"""The most candidates that are sorted by id; if there are more, the index by id is scanned."""
 
-_BEYOND_ALL_IDS = "\x7f"
+_AFTER_ALL_IDS = "\x7f"
 
 
 class _Head(NamedTuple):
-    """A current version without its content."""
+    """A live version without its content; heads compare by stamp, then by id."""
 
     stamp: int
     id: str
@@ -67,7 +67,7 @@ def search(
     Return a page of a search.
 
     Raises:
-        InvalidParameter: `after` is not something a page in this order gave.
+        InvalidParameter: `after` is not from a page in this order.
     """
     searching = _Search(connection, find_collection(connection, key) or NOWHERE, query)
     heads = searching.heads(None if after is None else parse_page_token(after, query.order))
@@ -76,8 +76,8 @@ def search(
     following = make_page_token(found[-1], query.order) if more else None
     total = None
     if query.counts:
-        whole = after is None and not more
-        total = len(found) if whole else searching.total()
+        is_complete = after is None and not more
+        total = len(found) if is_complete else searching.total()
     return SearchPage(resources=found, next=following, total=total)
 
 
@@ -98,13 +98,13 @@ class _Search:
         )
 
     def heads(self, after: PagePosition | None) -> Generator[_Head]:
-        """Yield what may match, in order, beginning behind one."""
+        """Yield the candidates after a position, in the order of the query."""
         if self._order in ID_ORDERS:
             return self._by_id(after)
         return self._by_age(after)
 
     def matches(self, heads: Iterable[_Head]) -> Iterator[StoredVersion]:
-        """Yield those that match, with their contents."""
+        """Yield the candidates that match, with their contents."""
         for head in heads:
             row = self._connection.execute(_SQL["content"], (head.seq,)).fetchone()
             if row is None:
@@ -113,7 +113,7 @@ class _Search:
                 yield stored
 
     def total(self) -> int:
-        """Count all that match."""
+        """Count all matches."""
         if self._filter.passes_everything:
             return int(self._connection.execute(_SQL["count"], self._range.extents).fetchone()[0])
         return sum(1 for row in self._rows() if self._match(row) is not None)
@@ -124,7 +124,7 @@ class _Search:
         return stored if matches else None
 
     def _rows(self) -> Iterator[Row]:
-        """Yield everything that may match, in any order."""
+        """Yield all candidates with their contents, in no order."""
         if self._candidates is None:
             yield from self._connection.execute(
                 _SQL["contents"], (self._range.first, self._range.end)
@@ -134,26 +134,26 @@ class _Search:
             yield from self._connection.execute(_SQL["contents_among"], (json.dumps(window),))
 
     def _by_id(self, after: PagePosition | None) -> Generator[_Head]:
-        few = self._few_candidates()
-        if few is not None:
+        candidates = self._few_candidates()
+        if candidates is not None:
             descending = self._order is SortOrder.ID_DESCENDING
-            for head in sorted(few, key=lambda head: head.id, reverse=descending):
+            for head in sorted(candidates, key=lambda head: head.id, reverse=descending):
                 if after is None or (head.id < after.id if descending else head.id > after.id):
                     yield head
             return
-        first = "" if self._order is SortOrder.ID else _BEYOND_ALL_IDS
+        first = "" if self._order is SortOrder.ID else _AFTER_ALL_IDS
         key = (self._collection, first if after is None else after.id)
         with closing(self._connection.execute(_BY_ID[self._order], key)) as rows:
             yield from map(_Head._make, rows)
 
     def _few_candidates(self) -> list[_Head] | None:
-        """Return the candidates, or None if they are too many to be sorted."""
+        """Return all candidates, or None if there are more than `SORTED_AT_ONCE`."""
         if self._candidates is None:
             return None
         heads = self._of_range(self._range, SortOrder.LAST_UPDATED)
         with closing(heads):
-            few = list(islice(heads, SORTED_AT_ONCE + 1))
-        return few if len(few) <= SORTED_AT_ONCE else None
+            candidates = list(islice(heads, SORTED_AT_ONCE + 1))
+        return candidates if len(candidates) <= SORTED_AT_ONCE else None
 
     def _by_age(self, after: PagePosition | None) -> Generator[_Head]:
         heads = self._of_range(self._narrowed(after), self._order)
@@ -163,7 +163,7 @@ class _Search:
                     yield head
 
     def _narrowed(self, after: PagePosition | None) -> SeqRange:
-        """Return the range from the instant on, or up to and including it."""
+        """Return the range of versions that may come after a position."""
         if after is None:
             return self._range
         if self._order is SortOrder.LAST_UPDATED:
@@ -189,7 +189,7 @@ class _Search:
 def _page(
     matches: Iterable[StoredVersion], count: int, max_bytes: int
 ) -> tuple[list[StoredVersion], bool]:
-    """Return what fits on a page, and whether there is more."""
+    """Return the matches that fit on a page, and whether there are more."""
     page = PageBuilder(count, max_bytes)
     for stored in matches:
         if not page.add(stored):

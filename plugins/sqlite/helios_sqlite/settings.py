@@ -1,4 +1,4 @@
-"""What an operator can set about SQLite."""
+"""The settings of SQLite."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ class Synchronous(StrEnum):
 
 
 class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the database is and how carefully it is written."""
+    """The path of the database, and how it is written."""
 
     database_url: Annotated[
         str | None,
@@ -44,7 +44,7 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True):
         Synchronous,
         msgspec.Meta(
             description=(
-                "Whether a commit waits for the disk (full), or may be undone by a power cut"
+                "Whether a commit waits for the disk (full), or may be lost in a power cut"
                 " (normal)"
             ),
         ),
@@ -60,7 +60,7 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def patience_ms(self) -> int:
-        """The busy time-out as SQLite counts it."""
+        """The busy timeout in milliseconds."""
         return int(self.busy_timeout * 1000)
 
     @property
@@ -78,7 +78,7 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True):
         if scheme != "sqlite":
             raise ConfigurationError(
                 f"HFS_DATABASE_URL starts with {scheme}://, which plugin sqlite cannot use;"
-                " give a file path or sqlite:///path, or select the plugin of that database"
+                " set it to a path or sqlite:///path, or select the plugin of that database"
             )
         return _file(rest.removeprefix("/"), url)
 
@@ -86,7 +86,7 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True):
 def _file(name: str, url: str) -> Path:
     if not name or name.startswith(":memory:"):
         raise ConfigurationError(
-            f"HFS_DATABASE_URL is {url!r}, which names no file; give a path that other processes"
-            " can open too, such as data/helios.db"
+            f"HFS_DATABASE_URL is {url!r}, which names no file; set it to a path that other"
+            " processes can open, such as data/helios.db"
         )
     return Path(name).expanduser().absolute()

@@ -27,10 +27,10 @@ def versions(
     connection: sqlite3.Connection, query: VersionQuery, *, count: int, after: str | None
 ) -> VersionPage:
     """
-    Return a page of versions; what tells those of one instant apart is their seq.
+    Return a page of versions, newest first; those of the same instant are ordered by seq.
 
     Raises:
-        InvalidParameter: `after` is not something a page gave.
+        InvalidParameter: `after` is not the `next` of a page.
     """
     last = VersionPosition(FOREVER, FOREVER) if after is None else parse_version_token(after)
     collections = all_collections(connection, query.tenant, query.fhir_version)
@@ -59,15 +59,15 @@ def _heads(
     query: VersionQuery,
     last: VersionPosition,
 ) -> Generator[tuple[int, int, str]]:
-    """Yield stamp, seq and type of what a query asks for in a collection, newest first."""
-    whole = collection_range(collection.number)
+    """Yield stamp, seq and type of a collection's versions after a position, newest first."""
+    seqs = collection_range(collection.number)
     since = None if query.since is None else to_stamp(query.since)
     if since is not None and collection.last_stamp < since:
         return
     until = min(to_stamp(query.until), last.stamp)
     parameters = {
-        "first": whole.first if since is None else first_after(connection, whole, since - 1),
-        "end": first_after(connection, whole, until),
+        "first": seqs.first if since is None else first_after(connection, seqs, since - 1),
+        "end": first_after(connection, seqs, until),
         "stamp": last.stamp,
         "seq": last.number,
         "current_from": None if query.current_from is None else to_stamp(query.current_from),

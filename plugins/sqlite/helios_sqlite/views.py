@@ -1,4 +1,4 @@
-"""What a view means in SQL: bounds of seqs, bounds of stamps, and whose resources."""
+"""Views as parameters of SQL statements."""
 
 import bisect
 import sqlite3
@@ -15,28 +15,28 @@ _SQL = read_statements("helios_sqlite", "views")
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """Which versions of a collection a view shows, as the parameters of a query."""
+    """The versions of a collection that a view shows, without regard to its cohort."""
 
     at: int
     since: int
-    """Shown are versions that became current strictly after it."""
+    """Versions must have become current after this stamp, exclusive; -1 without `_since`."""
     until: int
-    """Shown are versions that became current strictly before it."""
-    everybody: bool
-    """Whether resources outside every compartment are shown."""
+    """Versions must have become current before this stamp, exclusive."""
+    all_resources: bool
+    """Whether resources outside of all compartments are shown."""
     collection: int
     first: int
     end: int
 
 
 def shown_by(view: ExportView, collection: int, seqs: SeqRange) -> Shown:
-    """Return which versions in a range of a collection a view shows, its cohort aside."""
+    """Return the versions in a range that a view shows, without regard to its cohort."""
     since, until = view.request.since, view.request.until
     return Shown(
         at=to_stamp(view.transaction_time),
         since=-1 if since is None else to_stamp(since),
         until=FOREVER if until is None else to_stamp(until),
-        everybody=view.request.level is Level.SYSTEM or view.cohort is not None,
+        all_resources=view.request.level is Level.SYSTEM or view.cohort is not None,
         collection=collection,
         first=seqs.first,
         end=seqs.end,
@@ -44,37 +44,39 @@ def shown_by(view: ExportView, collection: int, seqs: SeqRange) -> Shown:
 
 
 def seqs_of(connection: sqlite3.Connection, view: ExportView, collection: Collection) -> SeqRange:
-    """Return the range that holds all a collection has for a view, by the order of stamps."""
-    whole = collection_range(collection.number)
+    """Return the range of a collection that holds all versions a view may show."""
+    seqs = collection_range(collection.number)
     since, until = view.request.since, view.request.until
     last = to_stamp(view.transaction_time)
     if until is not None:
         last = min(last, to_stamp(until) - 1)
-    first = None if since is None else _first_after(connection, whole, to_stamp(since))
-    end = None if last >= collection.last_stamp else _first_after(connection, whole, last)
+    first = None if since is None else _first_after(connection, seqs, to_stamp(since))
+    end = None if last >= collection.last_stamp else _first_after(connection, seqs, last)
     return SeqRange(
-        first=whole.first if first is None else first, end=whole.end if end is None else end
+        first=seqs.first if first is None else first, end=seqs.end if end is None else end
     )
 
 
-def _first_after(connection: sqlite3.Connection, whole: SeqRange, stamp: int) -> int | None:
-    """Return `first_after`, or None if the extent that says it is damaged."""
-    row = connection.execute(_SQL["last_extent_from"], (*whole.extents, stamp)).fetchone()
+def _first_after(connection: sqlite3.Connection, seqs: SeqRange, stamp: int) -> int | None:
+    """Return `first_after`, or None if the extent that it depends on is damaged."""
+    row = connection.execute(_SQL["last_extent_from"], (*seqs.extents, stamp)).fetchone()
     if row is not None and extent_at(connection, row[0]).count_of_damaged(connection) is not None:
         return None
-    return first_after(connection, whole, stamp)
+    return first_after(connection, seqs, stamp)
 
 
-def first_after(connection: sqlite3.Connection, whole: SeqRange, stamp: int) -> int:
-    """Return the seq that a collection's first version after an instant has, or would have."""
-    row = connection.execute(_SQL["last_extent_from"], (*whole.extents, stamp)).fetchone()
+def first_after(connection: sqlite3.Connection, seqs: SeqRange, stamp: int) -> int:
+    """Return the seq of a collection's first version after a stamp, or the seq it would have."""
+    row = connection.execute(_SQL["last_extent_from"], (*seqs.extents, stamp)).fetchone()
     if row is None:
-        return whole.first
+        return seqs.first
     extent, appended = row
     base: int = extent << EXTENT_BITS
 
-    def stamp_at(place: int) -> int:
-        found: tuple[int] | None = connection.execute(_SQL["stamp_at"], (base + place,)).fetchone()
+    def stamp_at(position: int) -> int:
+        found: tuple[int] | None = connection.execute(
+            _SQL["stamp_at"], (base + position,)
+        ).fetchone()
         if found is None:
             raise damaged("a version is missing")
         return found[0]

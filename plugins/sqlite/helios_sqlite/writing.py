@@ -1,4 +1,4 @@
-"""Write changes: new versions, the ends of old ones, and what planning counts."""
+"""Writing: new versions, the ends of old ones, and the counts of extents."""
 
 import json
 import sqlite3
@@ -33,21 +33,21 @@ _SQL = read_statements("helios_sqlite", "writing")
 
 
 class _Current(NamedTuple):
-    """The newest version of a resource, a deletion perhaps."""
+    """The newest version of a resource, which may be a deletion."""
 
     seq: int
     version_id: int
     since_stamp: int
     deleted: bool
     content_hash: int
-    """As `Resource.content_hash`, without a sign."""
+    """As in `Resource.content_hash`, unsigned."""
     size: int
     patients: str
     line_hash: int
 
 
 class _Journal:
-    """The rows one transaction is going to write."""
+    """The rows that one transaction will write."""
 
     def __init__(self, stamp: int, fhir_version: FHIRVersion) -> None:
         self.stamp = stamp
@@ -64,7 +64,7 @@ class _Journal:
         if not self.versions:
             return
         connection.executemany(_SQL["insert_version"], self.versions)
-        self.compartments.sort()  # neighbours in the index follow each other
+        self.compartments.sort()  # insert in the order of the index
         connection.executemany(_SQL["insert_compartment"], self.compartments)
         add_sums(connection, self.compartment_sums)
         connection.executemany(_SQL["end_version"], zip(repeat(self.stamp), self.ended))
@@ -182,7 +182,7 @@ def write(
     changes: Sequence[Put | Delete],
 ) -> list[AppliedChange]:
     """
-    Apply changes in order, all under one stamp, and tell what became of each.
+    Apply changes in order, under one stamp, and return the outcome of each.
 
     Raises:
         VersionConflict: An `if_match` failed; the caller rolls back.

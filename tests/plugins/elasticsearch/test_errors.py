@@ -207,7 +207,7 @@ async def test_another_product_prevents_the_start(settings, nodes):
 @pytest.mark.parametrize("status", [200, 302, 400, 403, 404])
 async def test_a_server_of_something_else_prevents_the_start(status):
     async with serving_xml(status) as url:
-        with pytest.raises(ConfigurationError, match="does not say that it is Elasticsearch"):
+        with pytest.raises(ConfigurationError, match="does not identify itself as Elasticsearch"):
             async with open_search_index(ElasticsearchSettings(nodes=(url,))):
                 pass
 

@@ -131,7 +131,7 @@ async def test_no_more_than_so_many_tokens_wait_and_are_remembered(asking, issue
 
     assert [type(call.exception()) for call in done] == [BackendUnavailable]
     await asyncio.gather(*waiting)
-    assert len(asking._introspection._said) == 1
+    assert len(asking._introspection._results) == 1
 
 
 async def test_closing_does_not_wait_for_the_answer(verifier_for, settings, issuer):

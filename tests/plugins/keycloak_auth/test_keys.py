@@ -245,7 +245,7 @@ async def test_an_issuer_that_hangs_is_waited_for_no_longer_than_the_setting(
 ):
     issuer.may_answer.clear()
     async with verifier_for(settings(request_timeout=timedelta(milliseconds=50))) as verifier:
-        with pytest.raises(BackendUnavailable, match=r"in time|Timeout"):
+        with pytest.raises(BackendUnavailable, match=r"did not respond within|Timeout"):
             await verifier.verify(issuer.token())
 
 
@@ -354,7 +354,7 @@ async def test_a_discovery_document_that_is_wrong_is_an_unavailable_issuer(
 async def test_an_address_that_cannot_be_asked_is_an_unavailable_issuer(verifier, issuer, url):
     issuer.discovery = {"jwks_uri": url}
 
-    with pytest.raises(BackendUnavailable, match=r"cannot be (asked|read)"):
+    with pytest.raises(BackendUnavailable, match=r"request to the issuer failed|cannot be read"):
         await verifier.verify(issuer.token())
 
 

@@ -74,13 +74,14 @@ async def test_a_replica_set_that_was_not_initiated_is_refused_with_the_command(
     async with a_server(**NOT_INITIATED) as port:
         message = await refusal(port, options)
 
-    assert "has not been initiated; run once: mongosh --eval 'rs.initiate()'" in message
+    assert "was not initiated; run once: mongosh --eval 'rs.initiate()'" in message
 
 
 async def test_a_member_of_another_replica_set_is_named(mongodb_server):
     message = await refusal(mongodb_server.address()[1], "replicaSet=nosuch")
 
-    assert re.search(r"says replicaSet=nosuch.*is of the replica set \w+; name that one", message)
+    named = r"has replicaSet=nosuch.*is a member of the replica set \w+; set that name"
+    assert re.search(named, message)
 
 
 async def test_a_mongos_needs_no_name_of_a_replica_set():

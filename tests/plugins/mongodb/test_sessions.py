@@ -8,7 +8,7 @@ from pymongo.errors import OperationFailure
 
 from helios_core.testing import corpus, write
 from helios_mongodb import open_data_provider, open_job_store, sessions
-from helios_mongodb.waits import AT_ONCE
+from helios_mongodb.waits import IN_THE_PAST
 from tests.pace import scaled
 
 MINUTE = timedelta(minutes=1)
@@ -30,7 +30,7 @@ async def gone(settings, raw):
         await session.start_transaction()
         for name in ("clocks", "shards"):
             await raw[name].update_many({}, {"$set": {"touched": 0}}, session=session)
-        lease = {"sessions": [session.session_id["id"]], "at": AT_ONCE, "wait": 0}
+        lease = {"sessions": [session.session_id["id"]], "at": IN_THE_PAST, "wait": 0}
         await raw.writers.insert_one({"_id": "gone"} | lease)
         yield session
         with pytest.raises(OperationFailure) as ended:

@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from helios_core import BackendUnavailable
-from helios_postgres.databases import TRIES, Database
+from helios_postgres.databases import ATTEMPTS, Database
 from tests.pace import scaled
 
 
@@ -160,7 +160,7 @@ async def test_a_borrower_who_gets_no_connection_in_time_is_told_so(settings):
     hasty = structs.replace(settings, connect_timeout=timedelta(seconds=scaled(1)))
 
     async with Database(hasty, size=1).opened() as database, database.connection():
-        with pytest.raises(BackendUnavailable, match="did not answer"):
+        with pytest.raises(BackendUnavailable, match="did not respond"):
             await database.read(asyncio.sleep)
 
 
@@ -186,5 +186,5 @@ async def test_a_transaction_that_is_never_preferred_is_told_as_unavailable(data
     with pytest.raises(BackendUnavailable, match="40001") as caught:
         await database.write(collide)
 
-    assert len(tries) == TRIES
+    assert len(tries) == ATTEMPTS
     assert "canary" not in str(caught.value)

@@ -51,7 +51,7 @@ async def test_the_index_gives_nothing_but_what_matches(
     provider, write, monkeypatch, alternatives, enough
 ):
     """P5: a search for one resource in a hundred reads one in a hundred."""
-    monkeypatch.setattr(indexing, "ENOUGH", enough)
+    monkeypatch.setattr(indexing, "PACKED_EVERY", enough)
     for start in range(0, 60, 5):
         await write(*measurements()[start : start + 5])
 
@@ -70,7 +70,7 @@ async def test_an_unchanged_resource_is_indexed_once(write, raw):
 
 
 async def test_what_small_transactions_add_is_put_together(provider, write, raw, monkeypatch):
-    monkeypatch.setattr(indexing, "ENOUGH", 8)
+    monkeypatch.setattr(indexing, "PACKED_EVERY", 8)
     several = measurements(20)
 
     counts = []
@@ -86,7 +86,7 @@ async def test_what_small_transactions_add_is_put_together(provider, write, raw,
 
 async def test_deletions_count_as_places(provider, write, raw, monkeypatch):
     """Else what is recent would grow in a type where every eighth change is a deletion."""
-    monkeypatch.setattr(indexing, "ENOUGH", 8)
+    monkeypatch.setattr(indexing, "PACKED_EVERY", 8)
     several = measurements(7)
     await write(*several)
 
@@ -110,7 +110,7 @@ async def test_a_term_is_found_in_many_extents(provider, write, monkeypatch):
     monkeypatch.setattr(extents, "EXTENT_ROWS", 3)
     monkeypatch.setattr(ordering, "EXTENTS_AT_ONCE", 4)
     monkeypatch.setattr(narrowing, "EXTENTS_AT_ONCE", 4)
-    monkeypatch.setattr(narrowing, "ENOUGH", 5)
+    monkeypatch.setattr(narrowing, "CANDIDATES_AT_ONCE", 5)
     for start in range(0, 90, 15):
         await write(*measurements(90)[start : start + 15])
 
@@ -273,8 +273,8 @@ async def test_a_damaged_index_is_done_without(provider, write, raw, damage, pat
 async def test_damage_met_later_on_repeats_nothing(provider, write, raw, monkeypatch):
     """P3: what was read before it by the index is not read again."""
     monkeypatch.setattr(extents, "EXTENT_ROWS", 8)
-    monkeypatch.setattr(indexing, "ENOUGH", 8)
-    monkeypatch.setattr(narrowing, "ENOUGH", 1)
+    monkeypatch.setattr(indexing, "PACKED_EVERY", 8)
+    monkeypatch.setattr(narrowing, "CANDIDATES_AT_ONCE", 1)
     monkeypatch.setattr(narrowing, "EXTENTS_AT_ONCE", 1)
     for start in range(0, 40, 8):
         await write(*measurements(40)[start : start + 8])

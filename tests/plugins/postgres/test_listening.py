@@ -44,7 +44,7 @@ SELECT query_start FROM pg_stat_activity WHERE datname = current_database() AND 
 
 async def test_a_silent_connection_is_asked_and_kept(settings, raw, monkeypatch):
     """Although the response takes longer than it takes until the next question."""
-    monkeypatch.setattr(listening, "PULSE", timedelta(0))
+    monkeypatch.setattr(listening, "CHECK_EVERY", timedelta(0))
     ear = Ear()
 
     with structlog.testing.capture_logs() as logs:

@@ -134,8 +134,8 @@ async def test_few_rows_say_how_much_there_is(provider, raw, many):
     whole = {1: None, 2: None, 3: None}
     planned = await provider.plan(corpus.view(now), shard_bytes=SHARD_BYTES)
 
-    found = await holdings(raw, whole, shown, everybody=True, shard_bytes=SHARD_BYTES)
-    coarse = await holdings(raw, {2: 5, 3: 1}, shown, everybody=True, shard_bytes=SHARD_BYTES)
+    found = await holdings(raw, whole, shown, all_resources=True, shard_bytes=SHARD_BYTES)
+    coarse = await holdings(raw, {2: 5, 3: 1}, shown, all_resources=True, shard_bytes=SHARD_BYTES)
 
     runs = sum(len(holding.runs) for holding in found.values())
     assert len(planned) > 700

@@ -334,8 +334,8 @@ async def test_a_server_that_is_too_old_is_refused():
     [
         (lambda url: url.replace("/helios_", "/no_helios_"), "no such database"),
         (lambda url: url.replace("postgres:", "nobody:", 1), "user or the password"),
-        (lambda _: "postgresql://127.0.0.1:no/port", "cannot be read"),
-        (lambda _: "postgresql://127.0.0.1/?sslmode=perhaps", "cannot be read"),
+        (lambda _: "postgresql://127.0.0.1:no/port", "is not a valid address"),
+        (lambda _: "postgresql://127.0.0.1/?sslmode=perhaps", "is not a valid address"),
     ],
 )
 async def test_an_address_that_cannot_be_used_is_refused(empty_settings, change, text):

@@ -64,7 +64,7 @@ async def test_passing_errors_neither_double_nor_truncate(through, proxy, store)
 async def test_an_upload_that_fails_leaves_nothing(through, proxy, keys_in, step):
     proxy.only, proxy.faults = step, {Fault.ERROR_503: 1.0}
 
-    with pytest.raises(BackendUnavailable, match="the output bucket answers with SlowDown"):
+    with pytest.raises(BackendUnavailable, match="the output bucket responds with SlowDown"):
         await through.put(PART, yield_chunks(CONTENT))
 
     assert keys_in() == []

@@ -103,7 +103,7 @@ def writer(minio_bucket):
 @pytest.fixture
 def impatient(monkeypatch):
     """Stop trying after a second instead of minutes."""
-    monkeypatch.setattr(log, "UNSURE_SECONDS", 0.0)
+    monkeypatch.setattr(log, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(buckets, "RETRIES", buckets.retries(most=2, seconds=1))
 
 
@@ -637,7 +637,7 @@ def test_the_tail_finds_by_patient_what_it_finds_by_a_look_at_all():
             rows.append(encoding.Row(f"o{name}", number, number, 2, 0, 0, of, left))
         commit = encoding.Commit(number, "", number, rows=(("north", tuple(rows)),))
         rest.append(number, commit, [b"{}"] * 3)
-        rest = rest.behind(number - random.choice([20, 5]))
+        rest = rest.after(number - random.choice([20, 5]))
 
         cohort = frozenset(random.sample(patients, random.choice([1, 5])))
         found = [*rest.in_compartments("north", cohort)]
@@ -646,4 +646,4 @@ def test_the_tail_finds_by_patient_what_it_finds_by_a_look_at_all():
             for _, each in rest.all_rows()
             for patient in cohort.intersection(each.row.compartments)
         )
-    assert not [*rest.behind(60).in_compartments("north", frozenset(patients))]
+    assert not [*rest.after(60).in_compartments("north", frozenset(patients))]

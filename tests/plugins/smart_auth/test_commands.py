@@ -86,7 +86,7 @@ def test_a_client_is_registered_shown_and_removed(shell, keys):
     assert shown["scopes"] == ["system/Patient.rs", "system/Group.r", "system/*.r"]
     assert [key["kid"] for key in shown["keys"]] == ["ec", "rsa"]
     again = shell.run("add", "lab", "--jwks", keys, *options, code=1)
-    assert again.startswith("helios: client lab is registered already")
+    assert again.startswith("helios: client lab is already registered")
     shell.run("disable", "lab")
     assert shell.table("list")[1][:2] == ["lab", "disabled"]
     shell.run("enable", "lab")
@@ -136,9 +136,9 @@ REFUSED = {
     "another curve": ({"keys": [public(EC) | {"crv": "P-256"}]}, "curve"),
     "a key for encryption": ({"keys": [public(EC, use="enc")]}, "use"),
     "a key of another algorithm": ({"keys": [public(RSA, alg="RS256")]}, "alg"),
-    "a point off the curve": ({"keys": [public(EC) | {"x": public(EC)["y"]}]}, "no key"),
+    "a point off the curve": ({"keys": [public(EC) | {"x": public(EC)["y"]}]}, "not a valid key"),
     "an exponent of 1": ({"keys": [public(RSA) | {"e": "AQ"}]}, "exponent"),
-    "a huge number": ({"keys": [public(RSA) | {"n": "_" * 9000}]}, "no key"),
+    "a huge number": ({"keys": [public(RSA) | {"n": "_" * 9000}]}, "not a valid key"),
     "a huge exponent": ({"keys": [public(RSA) | {"e": "_" * 300}]}, "exponent"),
     "another type of key": ({"keys": [{"kty": "OKP", "kid": "a"}]}, "neither"),
     "a large file": (b" " * 300_000, "more than"),
@@ -231,7 +231,7 @@ def test_signing_keys_are_listed_and_rotated(shell):
 
     _, *rows = shell.table("keys", "rotate")
 
-    assert headings == ["key", "made", "retired"]
+    assert headings == ["key", "created", "retired"]
     assert [kid == first for kid, _, _ in rows] == [False, True]
     assert [bool(retired) for _, _, retired in rows] == [False, True]
     assert len(shell.table("keys", "rotate", "--revoke")) == 2

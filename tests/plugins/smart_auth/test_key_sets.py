@@ -95,7 +95,7 @@ async def test_a_set_is_read_as_json(publisher):
         ('MAX-AGE="60"', None, 60),
         ("max-age=300", "100", 200),
         ("max-age=99999999999", None, key_sets.LONGEST_SECONDS),
-        (None, None, key_sets.UNSAID_SECONDS),
+        (None, None, key_sets.DEFAULT_SECONDS),
     ],
 )
 async def test_a_set_is_kept_as_its_server_says(publisher, control, age, good_for):

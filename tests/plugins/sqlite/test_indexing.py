@@ -69,7 +69,7 @@ async def test_a_term_is_found_in_many_extents(provider, write, monkeypatch):
     monkeypatch.setattr("helios_sqlite.extents.EXTENT_ROWS", 3)
     monkeypatch.setattr(candidates, "EXTENTS_AT_ONCE", 4)
     monkeypatch.setattr(candidates, "PICKED_AT_ONCE", 7)
-    monkeypatch.setattr(narrowing, "ENOUGH", 5)
+    monkeypatch.setattr(narrowing, "CANDIDATES_AT_ONCE", 5)
     for start in range(0, 90, 15):
         await write(*measurements(90)[start : start + 15])
 

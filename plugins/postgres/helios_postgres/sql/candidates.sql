@@ -1,5 +1,5 @@
 -- name: recent
--- What small transactions added to some extents.
+-- The recent entries of some extents, added by small transactions.
 SELECT extent, content FROM recent_terms
 WHERE extent = ANY($1::bigint[]);
 
@@ -9,11 +9,11 @@ SELECT extent, bucket, content FROM postings
 WHERE extent = ANY($1::bigint[]) AND bucket = ANY($2::smallint[]);
 
 -- name: totals
--- The sum of the sums of each of some extents, and that of what is recent in it.
+-- The sum of all index sums of each extent, and the sum of its recent entries.
 SELECT extent, index_sum, recent_sum FROM extents WHERE extent = ANY($1::bigint[]);
 
 -- name: sums
--- What must be in the index of some extents.
+-- The expected sums of the index of some extents.
 SELECT extent, part, bucket, sum FROM index_sums WHERE extent = ANY($1::bigint[]);
 
 -- name: span_sums
@@ -24,8 +24,8 @@ SELECT extent, sum(
 ) FROM spans WHERE extent = ANY($1::bigint[]) AND kind = $2 GROUP BY extent;
 
 -- name: spans
--- The periods of some extents that may lie within bounds.
--- The content is needed only where not all of a row does.
+-- The rows of spans of some extents that may lie within bounds.
+-- The content is returned only for rows of which not all spans do.
 SELECT extent, places, CASE WHEN NOT (
   low_min >= $3 AND low_max <= $4 AND high_min >= $5 AND high_max <= $6
 ) THEN content END, places_mark, content_mark
@@ -33,7 +33,7 @@ FROM spans WHERE extent = ANY($1::bigint[]) AND kind = $2
 AND low_max >= $3 AND low_min <= $4 AND high_max >= $5 AND high_min <= $6;
 
 -- name: found_ids
--- Of how many ids all versions are found: the newest by its head, the others by their endings.
+-- How many ids have all versions in the indexes: the newest by its head, others by endings.
 SELECT count(*) FROM resources AS r WHERE r.collection = $1 AND r.id = ANY($2::text[])
   AND EXISTS (SELECT FROM versions AS v WHERE v.seq = r.seq AND v.id = r.id)
   AND r.version_id - 1 = (
@@ -42,12 +42,12 @@ SELECT count(*) FROM resources AS r WHERE r.collection = $1 AND r.id = ANY($2::t
   );
 
 -- name: of_ids
--- The versions of some ids.
--- Earlier versions are not among the heads, but they have endings.
+-- All versions of some ids.
+-- The newest is found by its head, earlier ones by their endings.
 SELECT seq FROM resources WHERE collection = $1 AND id = ANY($2::text[])
 UNION ALL SELECT seq FROM endings WHERE collection = $1 AND id = ANY($2::text[]);
 
 -- name: filled
--- The extents that were being filled between two instants.
+-- The extents that were written to between two stamps.
 SELECT extent, appended FROM extents WHERE extent = ANY($1::bigint[])
 AND last_stamp >= $2 AND first_stamp <= $3;

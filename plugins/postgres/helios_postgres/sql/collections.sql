@@ -8,6 +8,6 @@ SELECT resource_type, collection FROM collections
 WHERE tenant = $1 AND fhir_version = $2 AND resource_type = ANY($3::text[]);
 
 -- name: intern
--- Number new collections.
+-- Add collections that are missing.
 INSERT INTO collections (tenant, fhir_version, resource_type)
 SELECT $1, $2, unnest($3::text[]) ON CONFLICT DO NOTHING;

@@ -1,6 +1,6 @@
 -- name: hold
--- Lock an extent with room for each of some collections.
--- FOR UPDATE belongs to the inner query: it is what skips an extent that somebody else is filling.
+-- Lock one open extent of each collection, if there is one that nobody else has locked.
+-- FOR UPDATE is in the inner query, so that the LIMIT skips locked extents.
 SELECT e.extent, e.appended, e.appended_bytes
 FROM unnest($1::bigint[]) AS s (collection) CROSS JOIN LATERAL (
   SELECT extent, appended, appended_bytes FROM extents
@@ -10,11 +10,11 @@ FROM unnest($1::bigint[]) AS s (collection) CROSS JOIN LATERAL (
 ) AS e;
 
 -- name: numbers
--- Numbers for new extents.
+-- Take numbers for new extents.
 SELECT nextval('extent_numbers') FROM generate_series(1, $1);
 
 -- name: add
--- Add what was appended to extents.
+-- Add the counts and sums of appended versions; check_sum is linear, so that it can be added too.
 INSERT INTO extents (extent, appended, appended_bytes, begun, compartment_begun,
   compartment_bytes, open, begun_hash, compartment_hash, row_sum, index_sum, recent_sum,
   first_stamp, last_stamp, check_sum)
@@ -41,14 +41,14 @@ ON CONFLICT (extent) DO UPDATE SET
   open = excluded.open, last_stamp = excluded.last_stamp;
 
 -- name: hold_tallies
--- Lock a tally of each extent that has a free one.
+-- Lock one tally of each extent, if there is one that nobody else has locked.
 SELECT t.extent, t.tally FROM unnest($1::bigint[]) AS w (extent) CROSS JOIN LATERAL (
   SELECT extent, tally FROM tallies WHERE extent = w.extent
   LIMIT 1 FOR UPDATE SKIP LOCKED
 ) AS t;
 
 -- name: count
--- Add what ended to tallies that are held.
+-- Add the counts and sums of ended versions to locked tallies.
 UPDATE tallies AS t SET ended = t.ended + w.ended, ended_bytes = t.ended_bytes + w.ended_bytes,
   compartment_ended = t.compartment_ended + w.compartment_ended,
   compartment_bytes = t.compartment_bytes + w.compartment_bytes,
@@ -62,12 +62,12 @@ FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::integer[], $5::bigint
 WHERE t.tally = w.tally;
 
 -- name: count_anew
--- Add tallies for extents whose tallies others hold.
+-- Add tallies for extents whose tallies are all locked by others.
 INSERT INTO tallies (extent, ended, ended_bytes, compartment_ended, compartment_bytes, ended_hash,
   compartment_hash, row_sum)
 SELECT * FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::integer[], $5::bigint[],
   $6::bigint[], $7::bigint[], $8::bigint[]);
 
 -- name: ended
--- The hashes of the lines of some versions, and whose compartments they are in.
+-- The line hashes and patients of some versions.
 SELECT seq, line_hash, patients FROM versions WHERE seq = ANY ($1::bigint[]);

@@ -1,5 +1,5 @@
 -- fragment: shown
--- What the versions `v` from seq $1 up to $2 satisfy that a view shows; see `Shown.parameters`.
+-- The condition that a view shows a version `v` from seq $1 up to $2; see `Shown.parameters`.
 AND v.since_stamp <= $3 AND v.since_stamp > $4 AND v.since_stamp < $5
 AND ($6 OR v.patients <> '')
 AND NOT EXISTS (
@@ -8,13 +8,13 @@ AND NOT EXISTS (
 )
 
 -- fragment: mark
--- What `mark_of` is of.
+-- The arguments of `mark_of`.
 v.seq || ' ' || v.id || ' ' || v.version_id || ' ' || v.since_stamp || ' ' || v.deleted::integer
   || ' ' || v.patients || ' ' || v.size || ' ' || v.line_hash,
 v.seq, (SELECT e.until_stamp FROM endings AS e WHERE e.seq = v.seq)
 
 -- fragment: no_sums
--- That somebody, `k`, was stored as a Patient, and must have nothing.
+-- The condition that a patient `k` is stored and has no sums.
 (
   SELECT block FROM compartment_sums
   WHERE patient = k.patient AND block BETWEEN $2 AND $3 LIMIT 1

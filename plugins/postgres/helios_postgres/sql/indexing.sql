@@ -1,38 +1,38 @@
 -- name: take_recent
--- Take what is recent in some extents, to pack it.
+-- Remove the recent entries of some extents, and return them to be packed.
 DELETE FROM recent_terms
 WHERE extent = ANY($1::bigint[])
 RETURNING extent, content;
 
 -- name: add_recent
--- Add what a small transaction noted.
+-- Add the entries of a small transaction.
 INSERT INTO recent_terms SELECT *
 FROM unnest($1::bigint[], $2::bytea[]);
 
 -- name: made_by
--- Which rules made the index.
+-- The version of the terms that the index was built with.
 SELECT terms_version FROM search_index;
 
 -- name: made_by_us
--- Note which rules made the index.
+-- Record the version of the terms that the index was built with.
 UPDATE search_index SET terms_version = $1;
 
 -- name: clear
--- Forget the whole index.
+-- Empty the index.
 TRUNCATE postings, spans, recent_terms, index_sums;
 
 -- name: set_total
--- Note the sum of the sums of an extent whose index was made anew, in which nothing is recent.
+-- Set the sum of all index sums of an extent whose index was rebuilt, without recent entries.
 UPDATE extents SET index_sum = $2, recent_sum = 0 WHERE extent = $1;
 
 -- name: add_sums
--- Add to what must be in parts of the index.
+-- Add to the expected sums of the index.
 INSERT INTO index_sums AS s
 SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[])
 ON CONFLICT (extent, part, bucket) DO UPDATE SET sum = (s.sum + excluded.sum) & {SUM_MASK};
 
 -- name: collections
--- All collections, to index them anew.
+-- All collections.
 SELECT collection, fhir_version, resource_type FROM collections;
 
 -- name: extents

@@ -1,5 +1,5 @@
 -- name: stored
--- What must be in some extents.
+-- The counts and sums of the live versions of some extents, and the row sums of all.
 SELECT e.extent, e.appended, e.begun - t.ended, e.appended_bytes - t.ended_bytes,
   e.begun_hash - t.ended_hash, e.compartment_begun - t.compartment_ended,
   e.compartment_bytes - t.compartment_bytes, e.compartment_hash - t.compartment_hash,
@@ -15,31 +15,31 @@ FROM extents AS e CROSS JOIN LATERAL (
 WHERE e.extent BETWEEN $1 AND $2 ORDER BY e.extent;
 
 -- name: unsummed
--- The first extent behind one that has only counts.
+-- The next extent that has only counts, without sums.
 SELECT extent FROM extents WHERE extent > $1 AND row_sum IS NULL ORDER BY extent LIMIT 1;
 
 -- name: tallied
--- What endings have taken from the sums of an extent.
+-- The sums of the ended versions of an extent.
 SELECT coalesce(sum(ended_hash), 0)::numeric, coalesce(sum(compartment_hash), 0)::numeric,
   coalesce(sum(row_sum), 0)::numeric
 FROM tallies WHERE extent = $1;
 
 -- name: set_sums
--- Note what must be in an extent.
+-- Set the sums of an extent.
 UPDATE extents SET begun_hash = $2, compartment_hash = $3, row_sum = $4,
   check_sum = 3::bigint * appended + 5 * appended_bytes + 7 * begun + 11 * compartment_begun
     + 13 * compartment_bytes + 17 * first_stamp + 19 * last_stamp
 WHERE extent = $1;
 
 -- name: rows
--- All that is stored of the versions of an extent, without their contents.
+-- The versions of an extent without their contents, with their endings.
 SELECT v.seq, v.id, v.version_id, v.since_stamp, v.deleted::integer, v.patients, v.size,
   v.line_hash, e.until_stamp
 FROM versions AS v LEFT JOIN endings AS e ON e.seq = v.seq
 WHERE v.seq >= $1 AND v.seq < $2;
 
 -- name: implausible
--- Whether the counts of any extent of some collections do not add up.
+-- Whether the check_sum of any extent of these collections is wrong.
 SELECT EXISTS (
   SELECT FROM unnest($1::bigint[]) AS s (collection) JOIN extents AS e
   ON e.extent >= s.collection << {EXTENT_NUMBER_BITS}
@@ -50,7 +50,7 @@ SELECT EXISTS (
 );
 
 -- name: astray
--- Whether any versions of some collections are in no extent.
+-- Whether any versions of these collections belong to no extent.
 SELECT EXISTS (
   SELECT FROM unnest($1::bigint[]) AS s (collection) CROSS JOIN LATERAL (
     SELECT extent + 1 AS low, lead(extent, 1, (s.collection + 1) << {EXTENT_NUMBER_BITS})
@@ -71,7 +71,7 @@ SELECT EXISTS (
 );
 
 -- name: unlisted
--- Whether there are versions of a collection that is not listed.
+-- Whether there are versions of a collection that does not exist.
 WITH RECURSIVE stored (collection) AS (
   SELECT (SELECT min(seq) FROM versions) >> {COLLECTION_BITS}
   UNION ALL
@@ -86,6 +86,7 @@ SELECT EXISTS (
 );
 
 -- name: listed
--- The collections of a tenant and FHIR version, found without an index, which may lack entries.
+-- The collections of a tenant and FHIR version.
+-- The expressions keep PostgreSQL from using an index, which may be damaged.
 SELECT resource_type, collection FROM collections
 WHERE tenant || '' = $1 AND fhir_version || '' = $2;

@@ -1,5 +1,5 @@
 -- name: get
--- A job that was not cancelled.
+-- A job, unless it was cancelled.
 SELECT accepted, status, created_at, completed_at, failure
 FROM jobs
 WHERE tenant = $1 AND id = $2 AND status <> 'cancelled';
@@ -18,7 +18,7 @@ WHERE completed_at IS NOT NULL AND (completed_at <= now() - $1::interval OR stat
 ORDER BY completed_at LIMIT $2;
 
 -- fragment: listed
--- The restrictions of a list of jobs.
+-- The condition of a list of jobs.
 ($1::text IS NULL OR tenant = $1) AND ($2::text IS NULL OR owner = $2)
     AND ($3::text[] IS NULL OR status = ANY($3)) AND starts_with(id, $4)
     AND ($5::interval IS NULL OR created_at <= now() - $5)
@@ -27,7 +27,7 @@ ORDER BY completed_at LIMIT $2;
       OR created_at = $7 AND (tenant COLLATE "C", id COLLATE "C") > ($8, $9))
 
 -- name: damaged
--- What is sure of a job of which rows are damaged, in the form of the list of jobs.
+-- The readable columns of a job with damaged rows, in the form of the list of jobs.
 SELECT job, ''::bytea AS accepted, tenant, id, owner, status,
   least(greatest(created_at, '0001-01-02 UTC'), '9999-12-30 UTC') AS created_at,
   NULL AS completed_at, NULL AS failure, NULL AS touched_at, 0 AS resources_done,
@@ -37,35 +37,36 @@ FROM jobs
 WHERE {listed} AND job = $10;
 
 -- name: keys
--- What names each job.
+-- The keys of all jobs.
 SELECT job, tenant, id FROM jobs;
 
 -- name: claimable
--- What names the active jobs that are not set aside (J15).
+-- The keys of active jobs that are not set aside (J15).
 SELECT job, tenant, id
 FROM jobs
 WHERE status IN ('accepted', 'in-progress') AND job <> ALL($1::bigint[]);
 
 -- name: by_index
--- Look everything up in indexes from now on, as claims do.
+-- Use indexes wherever possible in this transaction, as claims do.
 SET LOCAL enable_seqscan = off;
 
 -- name: turns
--- Read the whole of a table that jobs share, in the order of its index.
+-- All turns, in the order of the table's index.
 SELECT tenant, served FROM turns ORDER BY tenant;
 
 -- name: open_shards
--- The shards of a job that are still to be exported, with their fencing tokens.
+-- The open shards of a job, with their fencing tokens.
 SELECT shard, token FROM shards WHERE job = $1 AND NOT done;
 
 -- name: list
--- A page of the list of jobs, or of some of them (J16).
+-- A page of the list of jobs, or only of the jobs in $11 (J16).
 SELECT j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.completed_at,
   j.failure, max(s.touched_at) AS touched_at,
   coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
   coalesce(sum(s.resources), 0)::bigint AS resources_total,
   count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total,
-  max(s.waiting_for) AS waiting_for, coalesce(sum(s.bytes), 0)::bigint AS bytes, coalesce(max(s.attempts), 0) AS attempts, (
+  max(s.waiting_for) AS waiting_for, coalesce(sum(s.bytes), 0)::bigint AS bytes,
+  coalesce(max(s.attempts), 0) AS attempts, (
     SELECT last_error FROM shards
     WHERE job = j.job AND last_error IS NOT NULL ORDER BY touched_at DESC NULLS LAST LIMIT 1
   ) AS last_error
@@ -80,7 +81,7 @@ GROUP BY j.job, j.accepted, j.tenant, j.id, j.owner, j.status, j.created_at, j.c
 ORDER BY j.created_at DESC, j.tenant COLLATE "C", j.id COLLATE "C";
 
 -- name: useless
--- Lock active jobs that no worker has touched for some time, or that lack shards (J18, J20).
+-- Lock active jobs that no worker has touched for this long, or that lack shards (J18, J20).
 SELECT j.job, j.tenant, j.id, j.shards - (SELECT count(*) FROM shards WHERE job = j.job) AS lost
 FROM jobs AS j
 WHERE j.status IN ('accepted', 'in-progress') AND (
@@ -92,13 +93,13 @@ WHERE j.status IN ('accepted', 'in-progress') AND (
 ORDER BY j.job LIMIT $2 FOR NO KEY UPDATE OF j SKIP LOCKED;
 
 -- name: beat
--- Keep a worker alive for some time (J17).
+-- Record until when a worker counts as alive (J17).
 INSERT INTO workers
 VALUES ($1, now() + $2::interval, $2::interval)
 ON CONFLICT (worker) DO UPDATE SET until = excluded.until, wait = excluded.wait;
 
 -- name: bury
--- Forget workers that went silent (J17); another process may be at it.
+-- Forget silent workers (J17), skipping those that another process is removing.
 DELETE FROM workers WHERE worker IN (
   SELECT worker FROM workers WHERE until <= now() OR until > now() + 1.5 * least(wait, '1 year')
   FOR UPDATE SKIP LOCKED
@@ -135,7 +136,7 @@ WHERE job <> ALL($1::bigint[]) AND tenant = $2 AND status = 'complete'
 ORDER BY completed_at DESC, job DESC LIMIT $3;
 
 -- name: turn
--- Give a tenant its place in the order of turns (J8).
+-- Add a tenant to the order of turns (J8).
 INSERT INTO turns (tenant)
 VALUES ($1)
 ON CONFLICT DO NOTHING;
@@ -159,7 +160,7 @@ FROM unnest($2::int[], $3::int[], $4::bytea[], $5::bigint[])
   AS s (number, phase, shard, resources);
 
 -- name: progress
--- How far a job is.
+-- The progress of a job.
 SELECT coalesce(sum(s.resources_done), 0)::bigint AS resources_done,
   coalesce(sum(s.resources), 0)::bigint AS resources_total,
   count(*) FILTER (WHERE s.done) AS shards_done, count(s.number) AS shards_total,
@@ -168,9 +169,9 @@ FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' GROUP BY j.job;
 
 -- name: parts
--- The published parts of a job, in order; a row of NULL if it has none.
--- Beside each, how many parts and resources completed shards have published, and how many shards
--- are missing (J20).
+-- The published parts of a job, in order; one row of NULL if it has none.
+-- Each row also has the parts and resources that completed shards have published, and the number
+-- of missing shards (J20).
 WITH counted AS MATERIALIZED (
   SELECT j.job, coalesce(sum(s.published), 0)::bigint AS published,
     coalesce(sum(s.resources_done) FILTER (WHERE s.done), 0)::bigint AS exported,
@@ -183,23 +184,24 @@ FROM counted AS j LEFT JOIN parts AS p ON p.job = j.job
 ORDER BY p.kind, p.shard, p.number;
 
 -- name: part
--- The part of one file name; NULL if the job has none.
+-- The part with a file name; NULL if the job has none.
 SELECT p.part, p.position FROM jobs AS j LEFT JOIN parts AS p ON p.job = j.job AND p.name = $3
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled';
 
 -- name: noted
--- What the shards of a job have noted; NULL where there is none, and whether shards are missing.
+-- The shards of a job with notes, and the size of these; NULL if there are none.
+-- Each row also says whether shards are missing.
 SELECT j.job, s.number, s.noted, j.shards > (SELECT count(*) FROM shards WHERE job = j.job) AS lost
 FROM jobs AS j LEFT JOIN shards AS s ON s.job = j.job AND s.noted > 0
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled' ORDER BY s.number;
 
 -- name: notes
--- The notes of a shard, with what their own row says whose they are; NULL if there are none.
+-- The notes of a shard, with the job and the shard in their own row; NULL if there are none.
 SELECT n.job, n.shard, n.notes FROM jobs AS j LEFT JOIN notes AS n ON n.job = j.job AND n.shard = $3
 WHERE j.tenant = $1 AND j.id = $2 AND j.status <> 'cancelled';
 
 -- name: cancel
--- Lock a job that is to be cancelled.
+-- Lock a job that will be cancelled.
 SELECT job
 FROM jobs
 WHERE tenant = $1 AND id = $2 AND status <> 'cancelled' FOR NO KEY UPDATE;
@@ -209,13 +211,13 @@ WHERE tenant = $1 AND id = $2 AND status <> 'cancelled' FOR NO KEY UPDATE;
 SELECT identity FROM stores;
 
 -- name: lock_additions
--- Let the additions of a tenant follow each other, so that its cap holds (J1).
+-- Serialize the additions of a tenant, so that its limit holds (J1).
 SELECT pg_advisory_xact_lock($1);
 
 -- name: delete
--- Forget a job; everything of it goes with it.
+-- Delete a job, with its shards, parts and notes.
 DELETE FROM jobs WHERE tenant = $1 AND id = $2;
 
 -- name: exists
--- Whether a job is remembered, cancelled or not.
+-- Whether a job is stored, cancelled or not.
 SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = $1 AND id = $2);

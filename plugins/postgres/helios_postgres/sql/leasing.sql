@@ -1,7 +1,7 @@
 -- name: claim_shard
--- Claim the shard whose turn it is, passing over what others hold and jobs set aside (J2, J3, J8, J11, J15).
--- If more of a wait is left than there is of it, the clock was set back (J7). Without a token, the
--- shard that was picked has used up its attempts.
+-- Claim the next shard in turn, skipping locked rows and jobs set aside (J2, J3, J8, J11, J15).
+-- A shard available later than its wait allows counts as free: the clock was set back (J7).
+-- A row without a token is a shard that has used up its attempts.
 WITH picked AS (
   SELECT free.job, free.number
   FROM (
@@ -44,19 +44,19 @@ SELECT p.job, j.tenant, j.id, p.number, h.shard, h.token, h.attempts, h.postpone
 FROM picked AS p JOIN jobs AS j ON j.job = p.job LEFT JOIN held AS h ON h.job = p.job;
 
 -- name: unclaim
--- Hand back a shard of a job that this process cannot read, as if it had not been claimed (J15).
+-- Free a shard of a job that this process cannot read, without counting the attempt (J15).
 UPDATE shards SET worker = NULL, available_at = '-infinity', attempts = attempts - 1,
   touched_at = NULL
 WHERE job = $1 AND number = $2 AND token = $3;
 
 -- name: exhausted
--- A shard that has used up its attempts, if that is still so (J9).
+-- A shard, if it is still free and has used up its attempts (J9).
 SELECT attempts, last_error FROM shards
 WHERE job = $1 AND number = $2 AND NOT done AND attempts >= $3
   AND (available_at <= clock_timestamp() OR available_at > clock_timestamp() + 1.5 * wait);
 
 -- name: notify
--- Wake idle workers everywhere once the transaction is committed.
+-- Wake idle workers of all processes once the transaction is committed.
 SELECT pg_notify($1, '');
 
 -- name: lock
@@ -70,7 +70,7 @@ FROM jobs
 WHERE tenant = $1 AND id = $2 FOR NO KEY UPDATE;
 
 -- name: renew
--- Extend a lease (J4); a shard that got further waits no longer (J19).
+-- Extend a lease (J4); progress beyond earlier attempts ends the wait for a backend (J19).
 UPDATE shards AS s SET available_at = clock_timestamp() + $5::interval, wait = $5::interval,
   resources_done = $6, touched_at = clock_timestamp(), furthest = greatest(s.furthest, $6),
   postponed = CASE WHEN $6 <= s.furthest THEN s.postponed ELSE 0 END,
@@ -89,7 +89,7 @@ SELECT EXISTS (
 );
 
 -- name: release
--- Free a shard at once, as if it had not been claimed, and wake idle workers.
+-- Free a shard at once, without counting the attempt, and wake idle workers.
 WITH freed AS (
   UPDATE shards AS s SET worker = NULL, resources_done = 0, available_at = '-infinity',
     attempts = s.attempts - 1, touched_at = clock_timestamp(), waiting_for = NULL
@@ -101,7 +101,7 @@ WITH freed AS (
 SELECT job, pg_notify($5, '') FROM freed;
 
 -- name: postpone
--- Free a shard after a pause for a backend, as if it had not been claimed (J19).
+-- Free a shard after a pause, without counting the attempt, since a backend is down (J19).
 UPDATE shards AS s SET worker = NULL, resources_done = 0, attempts = s.attempts - 1,
   available_at = clock_timestamp() + $5::interval, wait = $5::interval,
   touched_at = clock_timestamp(), postponed = s.postponed + 1,
@@ -109,7 +109,7 @@ UPDATE shards AS s SET worker = NULL, resources_done = 0, attempts = s.attempts 
 FROM jobs AS j
 WHERE j.tenant = $1 AND j.id = $2 AND s.job = j.job AND s.number = $3 AND s.token = $4
   AND s.worker IS NOT NULL
-  -- With one look at the clock: of two the first may be the earlier.
+  -- The clock is read once here: of two readings, the second is later than the first.
   AND $6::interval > greatest(clock_timestamp() - s.waiting_since, interval '0')
 RETURNING s.job;
 
@@ -147,7 +147,7 @@ SELECT phase, (
 FROM closed;
 
 -- name: lost
--- How many shards a job lacks (J20).
+-- How many shards of a job are missing (J20).
 SELECT j.shards - (SELECT count(*) FROM shards WHERE job = j.job) FROM jobs AS j WHERE j.job = $1;
 
 -- name: completed_under
@@ -155,11 +155,12 @@ SELECT j.shards - (SELECT count(*) FROM shards WHERE job = j.job) FROM jobs AS j
 SELECT EXISTS (SELECT 1 FROM shards WHERE job = $1 AND number = $2 AND completed_under = $3);
 
 -- name: end_job
--- Put a job into a final status.
+-- Set the final status of a job.
 UPDATE jobs SET status = $2, completed_at = clock_timestamp(), failure = $3
 WHERE job = $1;
 
 -- name: end_shards
--- Take the shards of a job from whoever holds them (J6), also where a damaged token cannot grow (J15).
-UPDATE shards SET token = least(token, 9223372036854775806) + 1, worker = NULL, available_at = NULL, waiting_for = NULL
+-- Revoke the leases of a job's shards (J6), also if a damaged token cannot grow (J15).
+UPDATE shards SET token = least(token, 9223372036854775806) + 1, worker = NULL,
+  available_at = NULL, waiting_for = NULL
 WHERE job = $1 AND NOT done;

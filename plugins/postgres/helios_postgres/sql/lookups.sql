@@ -1,7 +1,6 @@
 -- fragment: at
--- The versions `v` of ids that are current at an instant.
--- Current at an instant is the newest version if it is as old as that, or else the first one that
--- ended later.
+-- The versions `v` of ids that were current at a stamp.
+-- That is the newest version if it is not younger than the stamp, else the first that ended later.
 FROM unnest($2::text[]) WITH ORDINALITY AS w (id, place)
 CROSS JOIN LATERAL (
   SELECT r.seq FROM resources AS r
@@ -16,30 +15,30 @@ JOIN versions AS v ON v.seq = s.seq
 WHERE v.since_stamp <= $3
 
 -- name: get
--- The version of a resource that is current at an instant.
+-- The version of a resource that was current at a stamp.
 SELECT v.id, v.version_id, v.since_stamp, v.deleted, v.line_hash, v.content
 {at};
 
 -- name: live_ids
--- Which of some ids are live at an instant.
+-- Those of some ids that belong to resources live at a stamp.
 SELECT v.id
 {at}
   AND NOT v.deleted;
 
 -- name: fetch
--- The lines of those of some ids that are live at an instant.
+-- The lines of the resources with some ids that were live at a stamp.
 SELECT v.id, v.line_hash, v.content
 {at}
   AND NOT v.deleted ORDER BY w.place;
 
 -- name: among
--- Which of some ids a view shows, with their compartments.
+-- Those of some ids that a view shows, with their patients.
 SELECT v.id, v.patients
 {at}
   AND NOT v.deleted AND v.since_stamp > $4 AND v.since_stamp < $5 AND ($6 OR v.patients <> '');
 
 -- name: history
--- The versions of a resource below one, newest first.
+-- The versions of a resource below a version number, newest first.
 SELECT v.id, v.version_id, v.since_stamp, v.deleted, v.line_hash, v.content
 FROM (SELECT * FROM (
   SELECT r.seq, r.version_id FROM resources AS r

@@ -1,10 +1,10 @@
 -- name: extents
--- The extents that may hold something of a view.
+-- The extents that may have something that a view shows.
 SELECT extent FROM extents WHERE extent BETWEEN $1 AND $2
 AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5 ORDER BY extent;
 
 -- name: astray
--- Which of some versions neither ended nor are the newest of their resource.
+-- Those of some versions that neither ended nor are the newest of their resource.
 SELECT v.seq FROM unnest($2::bigint[]) AS s (seq) JOIN versions AS v ON v.seq = s.seq
 WHERE NOT EXISTS (
   SELECT FROM resources AS r WHERE r.collection = $1 AND r.id = v.id AND r.seq = v.seq

@@ -1,11 +1,11 @@
 -- name: as_it_comes
--- Compile nothing.
--- How much there is of a type is nothing PostgreSQL can know beforehand. With a hundred of them it
--- expects the worst, and would compile a query that is done in a millisecond.
+-- Switch JIT compilation off.
+-- PostgreSQL cannot estimate how many extents a type has. With a hundred types it overestimates,
+-- and would compile a query that takes a millisecond.
 SET LOCAL jit = off;
 
 -- name: first_extents
--- The first extents that may hold something of a view.
+-- The first extents that may have something that a view shows.
 SELECT extent, appended FROM extents
 WHERE extent BETWEEN $1 AND $2 AND first_stamp <= $3 AND last_stamp > $4 AND first_stamp < $5
 ORDER BY extent LIMIT $6;
@@ -21,7 +21,7 @@ SELECT EXISTS (
 );
 
 -- name: shown_of_cohort
--- How much of a sample of patients is shown.
+-- How many resources and bytes of a sample of patients a view shows.
 SELECT count(*), count(*) FILTER (WHERE NOT v.deleted), coalesce(sum(v.size), 0)
 FROM versions AS v WHERE v.seq IN (
 SELECT c.seq FROM compartments AS c
@@ -31,7 +31,7 @@ WHERE c.collection = $8 AND c.patient = ANY ($9::text[]) AND c.seq >= $1 AND c.s
   AND (NOT v.deleted OR $7);
 
 -- name: any_of_cohort
--- Whether any of some patients has anything in a range.
+-- Whether any of these patients has anything in a range.
 SELECT EXISTS (SELECT FROM compartments AS c
 WHERE c.collection = $1 AND c.patient = ANY ($2::text[]) AND c.seq >= $3 AND c.seq < $4);
 

@@ -1,5 +1,5 @@
 -- fragment: shown_of_run
--- As `shown`, within the run of 128 seqs that begins at r.
+-- Like `shown`, within the run of 128 seqs that begins at r.
 AND v.since_stamp <= $3 AND v.since_stamp > $4 AND v.since_stamp < $5
 AND ($6 OR v.patients <> '')
 AND NOT EXISTS (
@@ -8,10 +8,9 @@ AND NOT EXISTS (
 )
 
 -- fragment: of_cohort
--- What the versions `v` of a cohort, whose number is $7, satisfy.
--- Which side of a cohort is looked up in the other is decided here and not by the planner: what it
--- takes the table to hold, just after a million rows came, can be wrong by any factor. OFFSET
--- keeps a query from becoming a join that it could turn around.
+-- The condition that a version `v` belongs to the cohort with number $7.
+-- OFFSET keeps the planner from turning the subquery into a join and choosing its direction: just
+-- after a million rows were inserted, its estimate of the table can be wrong by any factor.
 AND EXISTS (
   SELECT FROM cohort_members AS k
   WHERE k.cohort = $7 AND k.patient = ANY (string_to_array(v.patients, ' ')) OFFSET 0
@@ -19,8 +18,8 @@ AND EXISTS (
 
 -- name: together
 -- All that a view shows of a range, joined in runs of 128 seqs.
--- A row for each line would cost PostgreSQL as much as joining the lines does, and the driver
--- twice as much. Runs are short enough to be joined, and if need be sorted, in a core's cache.
+-- A row per line would cost PostgreSQL as much as joining the lines, and the driver twice as much.
+-- Runs are short enough to be joined, and sorted if needed, in the cache of a core.
 SELECT x.* FROM generate_series($1::bigint, $2::bigint - 1, 128) AS r, LATERAL (
   SELECT sum(v.line_hash), string_agg(int4send(v.size), '') AS sizes,
     string_agg(v.content, '\x0a'::bytea)
@@ -47,9 +46,9 @@ SELECT x.* FROM generate_series($1::bigint, $2::bigint - 1, 128) AS r, LATERAL (
 ) AS x WHERE x.sizes IS NOT NULL;
 
 -- name: sizes
--- Seqs and sizes of what a view shows of a range.
--- Nothing is sorted here: a window nearly always comes in order, and what an unanalysed table
--- makes the planner expect would have it sorted on disk.
+-- Seqs and sizes of what a view shows of a range, unsorted.
+-- Rows nearly always come in order, and for a table that was not analysed the planner would sort
+-- on disk.
 SELECT v.seq, v.size FROM versions AS v WHERE v.seq >= $1 AND v.seq < $2 AND NOT v.deleted
   {shown};
 
@@ -71,7 +70,7 @@ SELECT v.seq, v.id FROM versions AS v WHERE v.seq >= $1 AND v.seq < $2 AND v.del
   {of_cohort};
 
 -- name: sizes_among
--- Seqs and sizes of what a view shows of some versions.
+-- Seqs and sizes of those of some versions that a view shows.
 SELECT v.seq, v.size FROM versions AS v WHERE v.seq >= $1 AND v.seq < $2 AND NOT v.deleted
   {shown}
   AND v.seq = ANY ($7::bigint[]);
@@ -90,7 +89,7 @@ FROM versions
 WHERE seq = ANY ($1::bigint[]);
 
 -- name: count
--- How many of some versions are found.
+-- How many of some versions exist.
 SELECT count(*) FROM versions WHERE seq = ANY ($1::bigint[]);
 
 -- name: piece

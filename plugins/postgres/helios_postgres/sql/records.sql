@@ -1,9 +1,9 @@
 -- fragment: there
--- That the time of a record is not over.
+-- The condition that a record has not expired.
 (expires_at IS NULL OR expires_at > now())
 
 -- name: insert
--- Store a record where none is, or its time is over; remove some others whose time is over.
+-- Store a record unless one exists that has not expired; remove some other expired records.
 WITH expired AS (
   SELECT namespace, key FROM records
   WHERE expires_at <= now() AND (namespace, key) <> ($1, $2)
@@ -18,7 +18,7 @@ WHERE r.expires_at <= now()
 RETURNING true;
 
 -- name: replace
--- Change a record that has the expected value.
+-- Change a record if it has the expected value.
 UPDATE records SET value = $4
 WHERE namespace = $1 AND key = $2 AND value = $3 AND {there}
 RETURNING true;

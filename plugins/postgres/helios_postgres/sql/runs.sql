@@ -1,5 +1,5 @@
 -- fragment: cut_into_runs
--- The end of a statement about what is `live`.
+-- The end of a statement that cuts the extents in `live` into runs.
 ), summed AS (
     SELECT *, sum(bytes) OVER () AS total,
       sum(bytes) OVER (ORDER BY extent ROWS UNBOUNDED PRECEDING) AS through FROM live
@@ -14,12 +14,13 @@
 ) AS r (first, behind, resources, bytes, last_stamp)
 ORDER BY r.first
 
--- name: of_everybody
--- What there is of some collections, in runs that can be cut into shards.
--- A mark is where a shard ends. Extents with as many marks before as through them have none in
--- them, and those between two marks become one run; an extent with a mark stays alone, so that
--- it can be cut there. Sums of float8 are exact up to 2^53, and need no numeric. Tallies are
--- sorted before they are grouped, since a hash of unknown many was written to disk in pieces.
+-- name: of_all_resources
+-- The extents of some collections, in runs that can be cut into shards.
+-- A shard ends at a mark. Extents between two marks become one run; an extent that contains a mark
+-- is a run of its own, so that it can be cut there. For an extent without a mark, the numbers of
+-- marks before and up to its end are equal. Sums of float8 are exact up to 2^53, so numeric is not
+-- needed. Tallies are sorted before they are grouped: a hash aggregate of unknown size was spilled
+-- to disk.
 SELECT s.collection, r.*
 FROM unnest($1::bigint[], $2::float8[]) AS s (collection, pieces) CROSS JOIN LATERAL (
   WITH tallied AS (
@@ -39,7 +40,7 @@ FROM unnest($1::bigint[], $2::float8[]) AS s (collection, pieces) CROSS JOIN LAT
   {cut_into_runs};
 
 -- name: of_patients
--- The same of what is in any patient's compartment.
+-- The same for resources in compartments only.
 SELECT s.collection, r.*
 FROM unnest($1::bigint[], $2::float8[]) AS s (collection, pieces) CROSS JOIN LATERAL (
   WITH tallied AS (

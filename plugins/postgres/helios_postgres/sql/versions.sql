@@ -1,5 +1,5 @@
 -- name: newest_extents
--- Extents of some collections with versions of a period, by when they were last added to.
+-- Extents of some collections with versions of a period, by their last stamp, descending.
 SELECT e.extent, e.last_stamp FROM unnest($1::integer[]) AS c (collection)
 JOIN extents AS e ON e.extent >= c.collection::bigint << {EXTENT_NUMBER_BITS}
   AND e.extent < (c.collection + 1)::bigint << {EXTENT_NUMBER_BITS}
@@ -7,9 +7,9 @@ WHERE e.first_stamp <= $2 AND e.last_stamp >= $3
 ORDER BY e.last_stamp DESC, e.extent LIMIT $4 OFFSET $5;
 
 -- name: in_extents
--- The versions of a period in some extents, behind one, and at most those that were current from
--- an instant on.
--- The range is that of one extent each, so that no version of another collection is looked at.
+-- The versions of a period in some extents, after a position, optionally only those that were
+-- current at a stamp or later.
+-- Each extent has a range of its own, so that no version of another collection is read.
 SELECT h.* FROM unnest($1::bigint[]) AS w (extent) CROSS JOIN LATERAL (
   SELECT v.since_stamp, v.id, v.seq, v.size FROM versions AS v
   WHERE v.seq >= w.extent << {EXTENT_BITS} AND v.seq < (w.extent + 1) << {EXTENT_BITS}

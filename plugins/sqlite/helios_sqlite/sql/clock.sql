@@ -1,7 +1,7 @@
 -- name: remember
--- Make a stamp the last one handed out.
+-- Store the last stamp.
 UPDATE clock SET last_stamp = ?;
 
 -- name: last_stamp
--- The last stamp handed out.
+-- The last stamp.
 SELECT last_stamp FROM clock;

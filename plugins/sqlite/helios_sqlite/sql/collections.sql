@@ -13,7 +13,7 @@ SELECT collection FROM collections
 WHERE tenant = ? AND fhir_version = ? AND resource_type = ?;
 
 -- name: add
--- Number a new collection.
+-- Add a collection.
 INSERT INTO collections (tenant, fhir_version, resource_type, last_stamp)
 VALUES (?, ?, ?, 0)
 RETURNING collection;

@@ -1,17 +1,17 @@
 -- name: keys
--- What names each job; an index has it all.
+-- The keys of all jobs, from an index alone.
 SELECT job, tenant, id FROM jobs INDEXED BY jobs_listed;
 
 -- name: turns
--- Read the whole of a table that jobs share.
+-- Read the whole table of turns.
 SELECT max(served) FROM turns;
 
 -- name: workers
--- Read the whole of a table that jobs share.
+-- Read the whole table of workers.
 SELECT max(until + wait) FROM workers;
 
 -- name: damaged
--- What an index knows of a damaged job, in the form and by the restrictions of the list of jobs.
+-- The columns of a damaged job that an index has, in the form of the list of jobs.
 SELECT job, x'', tenant, id, '', 'unknown', created_at, NULL, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0, NULL
 FROM jobs INDEXED BY jobs_listed
 WHERE job = :job AND (:tenant IS NULL OR tenant = :tenant)

@@ -1,10 +1,10 @@
 -- name: last
--- The extent of a collection that is being filled.
+-- The last extent of a collection, which is being filled.
 SELECT extent, appended, appended_bytes FROM extents
 WHERE extent BETWEEN ? AND ? ORDER BY extent DESC LIMIT 1;
 
 -- name: add
--- Add what a transaction appended to an extent and ended in it.
+-- Add the changes of a transaction to an extent; check_sum is linear, so that it can be added too.
 INSERT INTO extents (extent, first_stamp, appended, appended_bytes, live, live_bytes,
   compartment_live, compartment_bytes, live_hash, compartment_hash, row_sum, check_sum)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

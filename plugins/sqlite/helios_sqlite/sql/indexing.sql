@@ -1,30 +1,30 @@
 -- name: clear_postings
--- Forget all postings.
+-- Delete all postings.
 DELETE FROM postings;
 
 -- name: clear_spans
--- Forget all periods.
+-- Delete all spans.
 DELETE FROM spans;
 
 -- name: clear_sums
--- Forget what must be in the index.
+-- Delete the expected sums of the index.
 DELETE FROM index_sums;
 
 -- name: clear_totals
--- Forget the sums of these sums.
+-- Reset the sum of all index sums of each extent.
 UPDATE extents SET index_sum = 0;
 
 -- name: add_sum
--- Add to what must be in one part of an extent's index.
+-- Add to an expected sum of the index.
 INSERT INTO index_sums VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET sum = (sum + excluded.sum) & {SUM_MASK};
 
 -- name: add_total
--- Add to the sum of the sums of an extent.
+-- Add to the sum of all index sums of an extent.
 UPDATE extents SET index_sum = (index_sum + ?2) & {SUM_MASK} WHERE extent = ?1;
 
 -- name: made_by_us
--- Note which rules made the index.
+-- Record the version of the terms that the index was built with.
 UPDATE search_index SET terms_version = ?;
 
 -- name: insert_posting
@@ -32,15 +32,15 @@ UPDATE search_index SET terms_version = ?;
 INSERT INTO postings VALUES (?, ?, ?, ?);
 
 -- name: insert_span
--- Add a period of one version.
+-- Add a span of one version.
 INSERT INTO spans VALUES (?, ?, ?, ?, ?);
 
 -- name: made_by
--- Which rules made the index.
+-- The version of the terms that the index was built with.
 SELECT terms_version FROM search_index;
 
 -- name: collections
--- All collections, to index them anew.
+-- All collections.
 SELECT collection, fhir_version, resource_type FROM collections;
 
 -- name: extents

@@ -1,11 +1,11 @@
 -- name: number
--- The number of a job that is visible.
+-- The number of a job, unless it was cancelled.
 SELECT job
 FROM jobs AS j
 WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled';
 
 -- name: get
--- A job that was not cancelled.
+-- A job, unless it was cancelled.
 SELECT accepted, status, created_at, completed_at, failure
 FROM jobs
 WHERE tenant = ? AND id = ? AND status <> 'cancelled';
@@ -41,11 +41,11 @@ GROUP BY j.job
 ORDER BY j.created_at DESC, j.tenant, j.id;
 
 -- name: open_shards
--- The shards of a job that are still to be exported, with their fencing tokens.
+-- The open shards of a job, with their fencing tokens.
 SELECT shard, token FROM shards WHERE job = ? AND done = 0;
 
 -- name: useless
--- Active jobs that no worker has touched for some time, or that lack shards (J18, J20).
+-- Active jobs that no worker has touched for this long, or that lack shards (J18, J20).
 SELECT j.job, j.tenant, j.id, j.shards - (SELECT count(*) FROM shards WHERE job = j.job) AS lost
 FROM jobs AS j
 WHERE j.status IN ('accepted', 'in-progress') AND (
@@ -56,13 +56,13 @@ WHERE j.status IN ('accepted', 'in-progress') AND (
 ORDER BY j.job LIMIT :limit;
 
 -- name: beat
--- Keep a worker alive for some time (J17).
+-- Record until when a worker counts as alive (J17).
 INSERT INTO workers
 VALUES (:worker, {now} + :wait, :wait)
 ON CONFLICT (worker) DO UPDATE SET until = excluded.until, wait = excluded.wait;
 
 -- name: bury
--- Forget workers that went silent (J17).
+-- Forget silent workers (J17).
 DELETE FROM workers WHERE until <= {now} OR until > {now} + wait * 3 / 2;
 
 -- name: retire
@@ -113,8 +113,8 @@ INSERT INTO shards (job, number, phase, shard, resources, available_at)
 VALUES (?, ?, ?, ?, ?, 0);
 
 -- name: progress
--- How far a job is.
--- A job without shards gives a row of zeros; a job that is not there gives none.
+-- The progress of a job.
+-- A job without shards has a row of zeros; a job that does not exist has none.
 SELECT total(s.resources_done), total(s.resources), total(s.done), count(s.number),
   max(s.waiting_for)
 FROM jobs AS j
@@ -123,9 +123,9 @@ WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled'
 GROUP BY j.job;
 
 -- name: parts
--- The published parts of a job, in order; a row of NULL if it has none.
--- Beside each, how many parts and resources completed shards have published, and how many shards
--- are missing (J20).
+-- The published parts of a job, in order; one row of NULL if it has none.
+-- Each row also has the parts and resources that completed shards have published, and the number
+-- of missing shards (J20).
 WITH counted AS MATERIALIZED (
   SELECT j.job, coalesce(sum(s.published), 0) AS published,
     coalesce(sum(s.resources_done) FILTER (WHERE s.done), 0) AS exported,
@@ -138,14 +138,15 @@ FROM counted AS j LEFT JOIN parts AS p ON p.job = j.job
 ORDER BY p.kind, p.shard, p.number;
 
 -- name: part
--- The part of one file name; NULL if the job has none.
+-- The part with a file name; NULL if the job has none.
 SELECT p.part
 FROM jobs AS j
 LEFT JOIN parts AS p ON p.job = j.job AND p.name = ?
 WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled';
 
 -- name: noted
--- What each shard has noted; NULL where the notes, or the shard, are missing.
+-- The shards of a job with notes, the expected and actual size of these, and the number of missing
+-- shards. NULL stands for missing notes, or for a job without notes.
 SELECT s.number, s.noted, length(n.notes), j.shards - (
   SELECT count(*) FROM shards WHERE job = j.job
 )
@@ -156,8 +157,8 @@ WHERE j.tenant = ? AND j.id = ? AND j.status <> 'cancelled'
 ORDER BY s.number;
 
 -- name: notes
--- The notes of a run of shards; NULL where an index leads to the row of another one, whose number
--- was that of a row that is gone. The sign keeps SQLite from reading columns in that index.
+-- The notes of a run of shards; NULL if an index leads to the row of another shard, which got the
+-- rowid of a lost row. The sign `+` keeps SQLite from reading the columns in that index.
 SELECT n.notes
 FROM jobs AS j
 JOIN notes AS i ON i.job = j.job AND i.shard BETWEEN ? AND ?
@@ -170,9 +171,9 @@ ORDER BY i.shard;
 SELECT identity FROM stores;
 
 -- name: delete
--- Forget a job; everything of it goes with it.
+-- Delete a job, with its shards, parts and notes.
 DELETE FROM jobs WHERE tenant = ? AND id = ?;
 
 -- name: exists
--- Whether a job is remembered, cancelled or not.
+-- Whether a job is stored, cancelled or not.
 SELECT EXISTS (SELECT 1 FROM jobs WHERE tenant = ? AND id = ?);

@@ -1,6 +1,6 @@
 -- name: find_turn
--- The job and the shard whose turn it is (J8, J11), without jobs set aside (J15).
--- If more of a wait is left than there is of it, the clock was set back (J7).
+-- The next shard in turn (J8, J11), without jobs set aside (J15).
+-- A shard available later than its wait allows counts as free: the clock was set back (J7).
 SELECT j.job, (
   SELECT number FROM shards AS s
   WHERE s.job = j.job AND s.done = 0
@@ -14,13 +14,13 @@ WHERE j.status IN ('accepted', 'in-progress') AND free IS NOT NULL
 ORDER BY coalesce(t.served, 0), j.job LIMIT 1;
 
 -- name: shard_of_turn
--- A shard that is about to be claimed, with its job.
-SELECT {now}, j.tenant, j.id, s.job, s.number, s.shard, s.token, s.attempts, s.postponed, s.last_error,
-  j.accepted, j.status, j.created_at, j.completed_at, j.failure
+-- A shard that will be claimed, with its job.
+SELECT {now}, j.tenant, j.id, s.job, s.number, s.shard, s.token, s.attempts, s.postponed,
+  s.last_error, j.accepted, j.status, j.created_at, j.completed_at, j.failure
 FROM shards AS s JOIN jobs AS j ON j.job = s.job WHERE s.job = ? AND s.number = ?;
 
 -- name: begin_job
--- The first shard of a job is claimed.
+-- Set the status of a job whose first shard is claimed.
 UPDATE jobs SET status = 'in-progress' WHERE job = ?;
 
 -- name: hold
@@ -30,7 +30,7 @@ UPDATE shards SET available_at = :now + :wait, wait = :wait, worker = :worker, r
 WHERE job = :job AND number = :number;
 
 -- name: serve
--- Note that the tenant of a job has had its turn (J8), also where a damaged count cannot grow (J15).
+-- Record the turn of a job's tenant (J8), also if a damaged count cannot grow (J15).
 INSERT INTO turns SELECT tenant, (
   SELECT min(coalesce(max(served), 0), 9223372036854775806) + 1 FROM turns
 )
@@ -46,7 +46,7 @@ WHERE j.tenant = ? AND j.id = ? AND s.number = ? AND s.token = ? AND s.worker IS
   AND j.status IN ('accepted', 'in-progress');
 
 -- name: renew
--- Extend a lease; a shard that got further waits no longer (J19).
+-- Extend a lease; progress beyond earlier attempts ends the wait for a backend (J19).
 UPDATE shards SET available_at = ?1 + ?2, wait = ?2, resources_done = ?3, touched_at = ?1,
   furthest = max(furthest, ?3), postponed = iif(?3 > furthest, 0, postponed),
   waiting_since = iif(?3 > furthest, NULL, waiting_since),
@@ -61,21 +61,21 @@ UPDATE shards SET worker = NULL, resources_done = 0, available_at = :available_a
 WHERE job = :job AND number = :number;
 
 -- name: postpone
--- Free a shard after a pause for a backend, as if it had not been claimed (J19).
+-- Free a shard after a pause, without counting the attempt, since a backend is down (J19).
 UPDATE shards SET worker = NULL, resources_done = 0, available_at = :now + :wait, wait = :wait,
   attempts = attempts - 1, touched_at = :now, postponed = postponed + 1,
   waiting_since = :since, waiting_for = :reason
 WHERE job = :job AND number = :number;
 
 -- name: close
--- Close a shard, and tell whether any other is left.
+-- Close a shard, and return whether any other is open.
 UPDATE shards SET worker = NULL, available_at = NULL, done = 1, resources_done = ?1, bytes = ?4,
   touched_at = ?5, waiting_for = NULL, published = ?6, noted = ?7
 WHERE job = ?2 AND number = ?3
 RETURNING EXISTS (SELECT 1 FROM shards WHERE job = ?2 AND number <> ?3 AND done = 0);
 
 -- name: lost
--- How many shards a job lacks (J20).
+-- How many shards of a job are missing (J20).
 SELECT j.shards - (SELECT count(*) FROM shards WHERE job = j.job) FROM jobs AS j WHERE j.job = ?;
 
 -- name: publish
@@ -83,15 +83,16 @@ SELECT j.shards - (SELECT count(*) FROM shards WHERE job = j.job) FROM jobs AS j
 INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: note
--- Keep what a shard noted for later phases.
+-- Store the notes of a shard.
 INSERT INTO notes VALUES (?, ?, ?);
 
 -- name: end_job
--- Put a job into a final status.
+-- Set the final status of a job.
 UPDATE jobs SET status = ?, failure = ?, completed_at = {now}
 WHERE job = ?;
 
 -- name: end_shards
--- Take the shards of a job from whoever holds them (J6), also where a damaged token cannot grow (J15).
-UPDATE shards SET token = min(token, 9223372036854775806) + 1, worker = NULL, available_at = NULL, waiting_for = NULL
+-- Revoke the leases of a job's shards (J6), also if a damaged token cannot grow (J15).
+UPDATE shards SET token = min(token, 9223372036854775806) + 1, worker = NULL,
+  available_at = NULL, waiting_for = NULL
 WHERE job = ?;

@@ -1,5 +1,5 @@
 -- name: extents
--- What lies in the extents of a collection.
+-- The counts of some extents.
 SELECT extent, appended, live, live_bytes, compartment_live, compartment_bytes
 FROM extents WHERE extent BETWEEN ? AND ? ORDER BY extent;
 
@@ -10,18 +10,18 @@ SELECT EXISTS (
     SELECT since_stamp, until_stamp, deleted, patients FROM versions
     WHERE seq >= :first AND seq < :end ORDER BY seq LIMIT :looked_up
   )
-  WHERE since_stamp <= :at AND until_stamp > :at AND (:everybody OR patients <> '')
+  WHERE since_stamp <= :at AND until_stamp > :at AND (:all_resources OR patients <> '')
     AND (NOT deleted OR :deletions)
 );
 
 -- name: more_than
--- Whether a range has more versions than were looked at.
+-- Whether a range has more than :looked_up versions.
 SELECT 1
 FROM versions
 WHERE seq >= :first AND seq < :end LIMIT 1 OFFSET :looked_up;
 
 -- name: shown_of_cohort
--- How much of a sample of patients is shown.
+-- How many resources and bytes of a sample of patients a view shows.
 SELECT count(*), total(NOT deleted), total(size) FROM versions
 WHERE seq IN (
   SELECT c.seq FROM json_each(:patients) AS p
@@ -31,7 +31,7 @@ WHERE seq IN (
 AND since_stamp <= :at AND until_stamp > :at AND (NOT deleted OR :deletions);
 
 -- name: any_of_cohort
--- Whether any of some patients has anything in a range.
+-- Whether any of these patients has anything in a range.
 SELECT EXISTS (
   SELECT 1 FROM json_each(:patients) AS p
   CROSS JOIN compartments AS c ON c.collection = :collection AND c.patient = p.value

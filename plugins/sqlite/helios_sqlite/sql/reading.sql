@@ -1,11 +1,11 @@
 -- fragment: shown
--- What the versions `v` satisfy that a view shows.
+-- The condition that a view shows a version `v`.
 AND v.since_stamp <= :at AND v.until_stamp > :at
   AND v.since_stamp > :since AND v.since_stamp < :until
-  AND (:everybody OR v.patients <> '')
+  AND (:all_resources OR v.patients <> '')
 
 -- fragment: row
--- What is read of a version. Damage may have changed the types of columns, too.
+-- The columns of a version that are read; damage may have changed their types.
 v.seq, coalesce(CAST(v.id AS TEXT), ''), coalesce(CAST(v.size AS INTEGER), 0),
   coalesce(CAST(v.line_hash AS INTEGER), 0),
   CASE WHEN v.size <= :room THEN CAST(v.content AS BLOB) END
@@ -33,8 +33,8 @@ FROM versions AS v WHERE v.seq IN (SELECT value FROM json_each(:seqs)) AND NOT v
 ORDER BY v.seq;
 
 -- name: shown_among
--- Which of some versions a view shows; not those that are current and were followed by another,
--- which only damage makes.
+-- Those of some versions that a view shows, without those that are current although a later
+-- version exists, which means damage.
 SELECT v.seq FROM versions AS v WHERE v.seq IN (SELECT value FROM json_each(:seqs))
   AND NOT v.deleted
   {shown}
@@ -72,15 +72,15 @@ DELETE FROM cohort;
 INSERT INTO cohort VALUES (?);
 
 -- name: keys
--- Seqs and ids from the index alone, for files whose pages are broken.
+-- Seqs and ids from an index alone, for files with damaged pages.
 SELECT seq, id FROM versions INDEXED BY versions_by_id
 WHERE collection = :collection AND seq >= :first AND seq < :end
   AND (NOT :picked OR seq IN (SELECT seq FROM picked))
 ORDER BY seq LIMIT :rows;
 
 -- name: extents_of_cohort
--- The first extents of a range, and how much of each a cohort has.
--- That is a guess from the usual size of a version there.
+-- The first extents of a range, and how many bytes of each belong to the cohort.
+-- The bytes are estimated from the average size of versions in the extent.
 SELECT e.extent, e.appended_bytes, e.appended_bytes * (
   SELECT count(*) FROM picked
   WHERE seq >= e.extent << {EXTENT_BITS} AND seq < (e.extent + 1) << {EXTENT_BITS}
@@ -93,7 +93,7 @@ SELECT min(seq) FROM picked WHERE seq >= ? AND seq < ?;
 
 -- name: window
 -- All that a view shows of a range, joined to one row.
--- What SQLite joins in one step needs no step of the interpreter, nor its lock, per row.
+-- Joining in SQLite saves a step of the Python interpreter, with its lock, per row.
 SELECT total(line_hash >> 32), total(line_hash & 4294967295), group_concat(size),
   CAST(group_concat(content, x'0a') AS BLOB)
 FROM (

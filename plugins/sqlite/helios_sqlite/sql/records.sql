@@ -1,20 +1,20 @@
 -- fragment: there
--- That the time of a record is not over.
+-- The condition that a record has not expired.
 (expires_at IS NULL OR expires_at > {now})
 
 -- name: remove_expired
--- Remove all records whose time is over.
+-- Delete all expired records.
 DELETE FROM records WHERE expires_at <= {now};
 
 -- name: insert
--- Store a record where none is.
+-- Store a record unless one exists.
 INSERT INTO records (namespace, key, value, expires_at)
 VALUES (?, ?, ?, {now} + ?)
 ON CONFLICT DO NOTHING
 RETURNING key;
 
 -- name: replace
--- Change a record that has the expected value.
+-- Change a record if it has the expected value.
 UPDATE records SET value = ?
 WHERE namespace = ? AND key = ? AND value = ? AND {there}
 RETURNING key;

@@ -1,6 +1,6 @@
 -- name: newest
--- The versions of a range behind one, newest first; at most those that were current from an
--- instant on.
+-- The versions of a range after a position, newest first, optionally only those that were current
+-- at a stamp or later.
 SELECT since_stamp, seq FROM versions
 WHERE seq >= :first AND seq < :end AND (since_stamp < :stamp OR seq < :seq)
   AND (:current_from IS NULL OR since_stamp >= :current_from

@@ -1,8 +1,8 @@
 -- name: last_extent_from
--- The last extent that was begun by an instant.
+-- The last extent that was begun at or before a stamp.
 SELECT extent, appended FROM extents
 WHERE extent BETWEEN ? AND ? AND first_stamp <= ? ORDER BY extent DESC LIMIT 1;
 
 -- name: stamp_at
--- When a version became current.
+-- The stamp at which a version became current.
 SELECT since_stamp FROM versions WHERE seq = ?;

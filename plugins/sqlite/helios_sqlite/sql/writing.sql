@@ -2,9 +2,9 @@
 -- The newest versions of some ids.
 SELECT v.id, v.seq, v.version_id, v.since_stamp, v.deleted, v.content_hash, v.size, v.patients,
   v.line_hash
-FROM json_each(:ids) AS wanted
+FROM json_each(:ids) AS requested
 CROSS JOIN versions AS v ON v.seq = (
-  SELECT seq FROM versions WHERE collection = :collection AND id = wanted.value
+  SELECT seq FROM versions WHERE collection = :collection AND id = requested.value
   ORDER BY version_id DESC LIMIT 1
 );
 
@@ -22,5 +22,5 @@ INSERT INTO compartments VALUES (?, ?, ?);
 UPDATE versions SET until_stamp = ? WHERE seq = ?;
 
 -- name: touch_collection
--- Note when a collection last changed.
+-- Record the stamp of the last change of a collection.
 UPDATE collections SET last_stamp = ? WHERE collection = ?;
