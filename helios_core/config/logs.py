@@ -3,11 +3,14 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from traceback import format_tb
 from typing import Any, TextIO
 
 import structlog
 
 from helios_core.config.settings import LogFormat, LogLevel
+from helios_core.storage.isolation import reason_for_log
 
 _QUIET_LOGGERS = ("asyncio", "httpx", "httpcore", "uvicorn.access", "uvicorn.error", "aiosqlite")
 
@@ -44,13 +47,42 @@ def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | No
 def _renderers(log_format: LogFormat, stream: TextIO) -> list[Any]:
     terminal = stream.isatty()
     if log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and terminal):
-        # Tracebacks do not show the values of local variables, which may be resources.
-        plain = structlog.dev.plain_traceback
         colors = terminal and not os.environ.get("NO_COLOR")
         # Without padding, so that the lines at the start of a process fit a terminal.
         return [
             structlog.dev.ConsoleRenderer(
-                colors=colors, exception_formatter=plain, pad_event_to=0, pad_level=False
+                colors=colors,
+                exception_formatter=_write_traceback,
+                pad_event_to=0,
+                pad_level=False,
             )
         ]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    exceptions = structlog.processors.ExceptionRenderer(_traceback)
+    return [exceptions, structlog.processors.JSONRenderer()]
+
+
+def _write_traceback(to: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    to.write(f"\n{_traceback(exc_info)}\n")
+
+
+def _traceback(exc_info: structlog.typing.ExcInfo) -> str:
+    """
+    Return where an exception and those behind it were raised, the first one at the beginning.
+
+    Neither local variables nor the messages of libraries are in it, since both may quote a
+    resource or a value.
+    """
+    return "\n".join(_lines_of(exc_info[1]))
+
+
+def _lines_of(error: BaseException) -> Iterator[str]:
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if behind is not None:
+        yield from _lines_of(behind)
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _lines_of(each)
+    yield "Traceback (most recent call last):"
+    yield "".join(format_tb(error.__traceback__)).rstrip("\n")
+    reason = reason_for_log(error)
+    yield f"{type(error).__name__}: {reason}" if reason else type(error).__name__

@@ -108,7 +108,9 @@ def _cohort_key(request: ExportRequest, at: datetime) -> str:
     patients = xxhash.xxh3_128_hexdigest("\n".join(request.patients or ()).encode())
     group = f"{request.tenant}/{request.fhir_version}/{request.group_id}"
     since = "" if request.since is None else request.since.isoformat()
-    return f"{group}/{at.isoformat()}/{patients}/{since}/{request.include_newly_added}"
+    # Which versions of the Group a client may see decides who is a newcomer.
+    limits = xxhash.xxh3_128_hexdigest(msgspec.json.encode(request.constraints))
+    return f"{group}/{at.isoformat()}/{patients}/{since}/{request.include_newly_added}/{limits}"
 
 
 def _with_newcomers(

@@ -25,7 +25,7 @@ from helios_core.model.exports import ExportView
 from helios_core.model.jobs import Job, JobKey, JobStatus, Lease
 from helios_core.model.parts import Part
 from helios_core.storage.backends import Backends
-from helios_core.storage.isolation import call_within, contained
+from helios_core.storage.isolation import call_within, contained, reason_for_log
 from helios_core.storage.permitted_reads import permitted_backends
 
 log = structlog.stdlib.get_logger()
@@ -408,7 +408,8 @@ class Worker:
         return status
 
     def _log_failure(self, lease: Lease, error: Exception) -> None:
-        log.error("shard.failed", attempt=lease.attempt, reason=str(error), exc_info=error)
+        reason = reason_for_log(error) or type(error).__name__
+        log.error("shard.failed", attempt=lease.attempt, reason=reason, exc_info=error)
 
     async def _announce_end(self, lease: Lease, status: JobStatus) -> None:
         """Announce a job to the observers if it has ended; if it failed, remove its output."""

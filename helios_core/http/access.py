@@ -6,8 +6,10 @@ from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from msgspec.structs import replace
 
 from helios_core.errors import Forbidden, InvalidToken, MissingToken
+from helios_core.storage.file_authorizer import FileAuthorizer
 from helios_core.storage.request_principal import set_principal
 from helios_core.storage.token_verifier import TokenVerifier
 
@@ -24,7 +26,7 @@ class Access(Enum):
     """A valid token, whatever its scopes: the route only describes the server."""
     INTERACTION = "interaction"
     """
-    A valid token that is not limited to groups.
+    A valid token of a client that is not limited to groups.
 
     It is not known which resources belong to a group, and whoever may change a Group decides what
     its export contains. `interactions.callers.authorize` checks the scopes of each interaction.
@@ -79,8 +81,9 @@ def access_of(path_template: str, handler: BaseRouteHandler) -> Access | None:
 class AccessGuard:
     """A Litestar guard that verifies the token of every request; no route can replace it."""
 
-    def __init__(self, verifier: TokenVerifier | None) -> None:
+    def __init__(self, verifier: TokenVerifier | None, authorizer: FileAuthorizer) -> None:
         self._verifier = verifier
+        self._authorizer = authorizer
 
     async def __call__(
         self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
@@ -91,7 +94,7 @@ class AccessGuard:
         Raises:
             InvalidToken: The route needs a token, and there is none or it is not valid.
             Forbidden: The client of the token is limited to exports of some groups.
-            BackendError: The token cannot be verified now.
+            BackendError: The token, or the limit of its client, cannot be verified now.
         """
         access = access_of(connection.scope["path_template"], handler)
         if access is None:
@@ -100,7 +103,9 @@ class AccessGuard:
         if self._verifier is None or access is Access.PUBLIC:
             return
         token = bearer_token(connection.headers.getall("authorization", []))
-        connection.scope["user"] = principal = await self._verifier.verify(token)
+        verified = await self._verifier.verify(token)
+        principal = replace(verified, groups=self._authorizer.groups(verified))
+        connection.scope["user"] = principal
         set_principal(principal)
         if access is Access.INTERACTION and principal.groups is not None:
             raise Forbidden(

@@ -43,7 +43,6 @@ from helios_core.interactions.conditions import Conditions
 from helios_core.interactions.everything import Everything
 from helios_core.storage.backends import Backends
 from helios_core.storage.data_provider import (
-    DataProvider,
     SupportsHistory,
     SupportsSearch,
     SupportsTypeHistory,
@@ -73,7 +72,6 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         BrokenPlugin: A plugin's route cannot be used.
     """
     visible = visible_backends(guarded_backends(backends, READING))
-    writer = guarded_backends(backends, ANY).data_provider
     address = PublicAddress(
         settings.base_url,
         trusted_proxies=[ip_network(proxy) for proxy in settings.trusted_proxies],
@@ -91,13 +89,13 @@ def create_app(settings: Settings, backends: Backends) -> ASGIApp:
         [
             *discovery.routes(),
             *_exports(settings, backends, guard),
-            *_resources(settings, visible, writer, guard, discovery),
+            *_resources(settings, backends, visible, guard, discovery),
             *plugin_routers(backends.routes, guard),
         ],
         guards=[
             require_small_headers,
             require_path_of_text,
-            AccessGuard(backends.token_verifier),
+            AccessGuard(backends.token_verifier, backends.file_authorizer),
         ],
         exception_handlers=exception_handlers(),
         request_max_body_size=settings.max_body_bytes,
@@ -190,12 +188,12 @@ def _policy(settings: Settings, backends: Backends) -> ExportPolicy:
 def _resources(
     settings: Settings,
     backends: Backends,
-    writer: DataProvider,
+    visible: Backends,
     guard: Guard,
     discovery: DiscoveryRoutes,
 ) -> list[HTTPRouteHandler]:
-    """Return the routes that read what clients may see, and change it through `writer`."""
-    provider = backends.data_provider
+    """Return the routes that read what clients may see, and change what is stored."""
+    provider, writer = visible.data_provider, guarded_backends(backends, ANY).data_provider
     if isinstance(provider, WithheldReads):
         return []
     routes = ReadRoutes(provider, guard).routes()
@@ -216,6 +214,7 @@ def _resources(
             secret=backends.job_store.identity,
             searched=provider if isinstance(provider, SupportsSearch) else None,
             readable=provider,
+            stored=backends.data_provider,
         )
         changes = Changes(writer, conditions)
         routes += WriteRoutes(changes, guard).routes()

@@ -62,24 +62,27 @@ class Conditions:
     condition, and is stored only if that id is still vacant.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - several views of one store, all by name
         self,
         provider: DataProvider,
         *,
         secret: str,
         searched: SupportsSearch | None = None,
         readable: DataProvider | None = None,
+        stored: DataProvider | None = None,
         on_match: OnMatch | None = None,
     ) -> None:
         """
         Search `searched`, and read what clients may see from `readable`, or else `provider`.
 
-        `provider` itself shows whatever a client may change, so that changes find what is stored.
+        `provider` itself shows whatever a client may change, so that changes find what is stored,
+        and `stored` everything, so that an id that follows from a condition is really vacant.
         `on_match` is called with the filter and the matches of each condition, which may be cut
         off after two; it may raise.
         """
         self._provider = provider
         self._readable = readable or provider
+        self._stored = stored or provider
         self._searched = searched or provider
         self._secret = secret
         self._on_match = on_match
@@ -92,6 +95,7 @@ class Conditions:
             secret=self._secret,
             searched=searched,
             readable=self._readable,
+            stored=self._stored,
             on_match=on_match,
         )
 
@@ -237,7 +241,7 @@ class Conditions:
             resource_id = self._derived_id(
                 [caller.tenant, caller.fhir_version, resource_type, pairs, number]
             )
-            stored = await self._provider.get(key.resource(resource_id))
+            stored = await self._stored.get(key.resource(resource_id))
             if stored is None or stored.content is None:
                 return Vacancy(id=resource_id, version_id=stored.version_id if stored else 0)
             number += 1

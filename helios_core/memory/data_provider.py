@@ -289,8 +289,9 @@ def _intact_content(version: MemoryVersion) -> bytes:
 
 def _damage_error(stored: StoredVersion) -> BackendError:
     return BackendError(
-        f"the stored content of {stored.resource_type}/{stored.id}, version"
-        f" {stored.version_id}, is damaged; store the resource again"
+        f"the stored content of a resource of type {stored.resource_type}, version"
+        f" {stored.version_id}, is damaged; store the resource again: an export of its type names"
+        " it"
     )
 
 

@@ -1,6 +1,7 @@
 """Principals: who makes a request, as a verified access token says."""
 
 from datetime import datetime
+from typing import Annotated
 from urllib.parse import quote
 
 import msgspec
@@ -9,11 +10,11 @@ import msgspec
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """An authenticated client; every field comes from verified claims (V2)."""
 
-    issuer: str
+    issuer: Annotated[str, msgspec.Meta(min_length=1)]
     """The issuer of the token, exactly as its `iss` has it."""
     subject: str
     """The token's `sub`."""
-    client_id: str
+    client_id: Annotated[str, msgspec.Meta(min_length=1)]
     """The OAuth client that the token was issued to."""
     scopes: tuple[str, ...]
     """The scopes of the token, in its order; unknown ones are kept and grant nothing."""
@@ -25,7 +26,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     With such a limit the client may do nothing else, whatever its scopes say.
     """
-    expires_at: datetime
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)]
     """The instant from which the token is no longer valid, with a time zone."""
 
     @property

@@ -1,20 +1,21 @@
 """Who may export what, and see which export: the contract of an authorizer, and the core's own."""
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import ParamSpec
 
 import msgspec
 
-from helios_core.errors import BackendError, BackendUnavailable, Forbidden
+from helios_core.errors import BackendError, Forbidden
 from helios_core.model.exports import Level
 from helios_core.model.jobs import Job
 from helios_core.model.principals import Principal
 from helios_core.model.scopes import EVERYTHING, EXPORT_LETTERS, NAMES, Grant, scopes_of
-from helios_core.storage.isolation import contained
+from helios_core.storage.isolation import ask_within, contained
 from helios_core.storage.job_records import job_not_found
+
+P = ParamSpec("P")
 
 
 class ExportIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +39,17 @@ class FileAuthorizer(ABC):
         grants are stored in the job, and later ones do not change it.
     A4  The same rules hold before every poll, every download and every signing of a URL, by the
         token that is presented then.
+    A5  A client that `groups` limits exports these Groups and has no other interaction, over REST
+        or with routes of plugins: nobody can tell of a resource whether it is a Group's.
     """
+
+    def groups(self, principal: Principal) -> frozenset[str] | None:
+        """
+        Return the ids of the Groups that a client is limited to, None if it is not (A5).
+
+        The limit of its token holds in any case. It is asked of every request, and does not block.
+        """
+        return principal.groups
 
     @abstractmethod
     async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
@@ -85,7 +96,7 @@ class ScopeAuthorizer(FileAuthorizer):
         Raises:
             Forbidden: The client may not.
         """
-        _require_group(principal, intent.level, intent.group_id)
+        _require_group(self.groups(principal), intent.level, intent.group_id)
         if intent.level is Level.GROUP:
             require_letters(principal, "Group", "r")
 
@@ -102,7 +113,7 @@ class ScopeAuthorizer(FileAuthorizer):
             Forbidden: The token allows less than what the job exports.
         """
         await self.authorize_end(principal, job)
-        _require_group(principal, job.request.level, job.request.group_id)
+        _require_group(self.groups(principal), job.request.level, job.request.group_id)
         exported = job.request.grants()
         for resource_type in job.request.output_types:
             granted = self.grant(principal, resource_type)
@@ -130,15 +141,31 @@ class ContainedAuthorizer(FileAuthorizer):
         self._authorizer = authorizer
         self._time_limit = time_limit
 
+    def groups(self, principal: Principal) -> frozenset[str] | None:
+        """
+        Call the authorizer, which cannot lift the limit of the token.
+
+        Raises:
+            BackendError: It fails.
+        """
+        with contained():
+            limit: object = self._authorizer.groups(principal)
+        if limit is None:
+            return principal.groups
+        if not isinstance(limit, frozenset):
+            raise BackendError(f"the file authorizer limits to groups by {type(limit).__name__}")
+        return limit if principal.groups is None else limit & principal.groups
+
     async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
         """
-        Call the authorizer.
+        Check the limit to groups (A5), then call the authorizer.
 
         Raises:
             Forbidden: The authorizer raised it.
             BackendError: The authorizer failed, or took longer than its time limit.
         """
-        await self._authorize(self._authorizer.authorize_export(principal, intent))
+        _require_group(self.groups(principal), intent.level, intent.group_id)
+        await self._authorize(self._authorizer.authorize_export, principal, intent)
 
     def grant(self, principal: Principal, resource_type: str) -> Grant:
         """
@@ -164,7 +191,8 @@ class ContainedAuthorizer(FileAuthorizer):
             Forbidden: The authorizer raised it.
             BackendError: The authorizer failed, or took longer than its time limit.
         """
-        await self._authorize(self._authorizer.authorize_job(principal, job))
+        await self._authorize(self._authorizer.authorize_job, principal, job)
+        _require_group(self.groups(principal), job.request.level, job.request.group_id)
 
     async def authorize_end(self, principal: Principal, job: Job) -> None:
         """
@@ -174,25 +202,23 @@ class ContainedAuthorizer(FileAuthorizer):
             JobNotFound: The authorizer raised it.
             BackendError: The authorizer failed, or took longer than its time limit.
         """
-        await self._authorize(self._authorizer.authorize_end(principal, job))
+        await self._authorize(self._authorizer.authorize_end, principal, job)
 
-    async def _authorize(self, check: Coroutine[Any, Any, None]) -> None:
-        refused: Forbidden | None = None
-        with contained():
-            try:
-                async with asyncio.timeout(self._time_limit.total_seconds()):
-                    await check
-            except Forbidden as error:
-                refused = error
-            except TimeoutError as error:
-                raise BackendUnavailable("the file authorizer is late") from error
-        if refused is not None:
-            raise refused
+    async def _authorize(
+        self, question: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        answer = await ask_within(
+            "file authorizer", self._time_limit, Forbidden, question, *args, **kwargs
+        )
+        if answer is not None:
+            raise BackendError(
+                f"the file authorizer returned {type(answer).__name__}; to refuse, it has to raise"
+            )
 
 
-def _require_group(principal: Principal, level: Level, group_id: str | None) -> None:
+def _require_group(groups: frozenset[str] | None, level: Level, group_id: str | None) -> None:
     """Raise Forbidden unless a client that is limited to some groups exports one of them."""
-    if principal.groups is None or (level is Level.GROUP and group_id in principal.groups):
+    if groups is None or (level is Level.GROUP and group_id in groups):
         return
     raise Forbidden(
         "The client may export certain groups only, and this is none; name one of them in "

@@ -90,8 +90,8 @@ def verified_version(stored: StoredVersion, *, deleted: bool, stored_hash: int) 
     )
     if not intact:
         raise BackendError(
-            f"the stored content of {stored.resource_type}/{stored.id}, version"
+            f"the stored content of a resource of type {stored.resource_type}, version"
             f" {stored.version_id}, is damaged; restore it from a backup or store the resource"
-            " again"
+            " again: an export of its type names it"
         )
     return stored

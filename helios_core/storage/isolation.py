@@ -14,7 +14,14 @@ from functools import partial
 from traceback import extract_tb
 from typing import Any, ParamSpec, TypeVar
 
-from helios_core.errors import BackendError, HeliosError, JobNotFound, LeaseLost
+from helios_core.errors import (
+    BackendError,
+    BackendUnavailable,
+    HeliosError,
+    JobNotFound,
+    LeaseLost,
+    RequestError,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +62,33 @@ async def call_within(
     finally:
         abandon(call)
     raise Overdue(call)
+
+
+async def ask_within(
+    name: str,
+    limit: timedelta,
+    refusal: type[RequestError],
+    function: Callable[P, Awaitable[T]],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """
+    Return what a plugin answers that decides about access; whatever else it does is its fault.
+
+    Raises:
+        RequestError: It refuses, by an error of the class `refusal`.
+        BackendUnavailable: It is late, or says so.
+        BackendError: It fails.
+    """
+    refused: RequestError
+    with contained():
+        try:
+            return await call_within(limit, function, *args, **kwargs)
+        except refusal as error:
+            refused = error
+        except Overdue as error:
+            raise BackendUnavailable(f"the {name} is late") from error
+    raise refused
 
 
 def abandon(call: asyncio.Future[Any]) -> None:

@@ -55,6 +55,7 @@ from helios_core.storage.ordered_search import (
 )
 from helios_core.storage.page_tokens import PageBuilder
 from helios_core.storage.resource_keys import ResourceKey, TypeKey
+from helios_core.storage.sealed_tokens import TokenSeal
 
 READING: Final = "rs"
 """The letters of scopes, of which either permits an export to read."""
@@ -134,14 +135,17 @@ def permitted_backends(backends: Backends, request: ExportRequest, at: datetime)
     return replace(backends, data_provider=provider)
 
 
-def permitted_reads(provider: DataProvider, permitted: Permitted, letters: str) -> DataProvider:
+def permitted_reads(
+    provider: DataProvider, permitted: Permitted, letters: str, *, seal: TokenSeal | None = None
+) -> DataProvider:
     """
     Return a provider with the same powers that shows what one of the letters permits.
 
-    A write needs the letters of its changes: `c` or `u` to store, `d` to delete.
+    A write needs the letters of its changes: `c` or `u` to store, `d` to delete. `seal` closes the
+    tokens of pages of versions, which tell how many the store has; None leaves them as they are.
     """
     powers = frozenset(power for power in _POWERS if isinstance(provider, power))
-    return _class_of(powers)(provider, permitted, letters)
+    return _class_of(powers)(provider, permitted, letters, seal)
 
 
 def _compiled(
@@ -159,10 +163,17 @@ def _compiled(
 
 
 class _PermittedReads(DataProvider):
-    def __init__(self, provider: Any, permitted: Permitted, letters: str) -> None:  # noqa: ANN401
-        self._provider = provider  # any powers
+    def __init__(
+        self,
+        provider: Any,  # noqa: ANN401  any powers
+        permitted: Permitted,
+        letters: str,
+        seal: TokenSeal | None,
+    ) -> None:
+        self._provider = provider
         self._permitted_by = permitted
         self._letters = letters
+        self._seal = seal
 
     def _permitted(self, key: TypeKey) -> Filter | None:
         return self._permitted_by(key, self._letters)
@@ -196,14 +207,20 @@ class _PermittedReads(DataProvider):
     async def missing(
         self, key: TypeKey, ids: Collection[str], *, at: datetime | None = None
     ) -> set[str]:
-        if self._permitted(key) is None:
+        permitted = self._permitted(key)
+        if _is_nothing(permitted):
+            return set(ids)
+        if permitted is None:
             absent: set[str] = await self._provider.missing(key, ids, at=at)
             return absent
         return await super().missing(key, ids, at=at)  # by `get`
 
     async def among(self, view: ExportView, resource_type: str, ids: Collection[str]) -> set[str]:
+        permitted = self._of(view, resource_type)
+        if _is_nothing(permitted):
+            return set()
         shown: set[str] = await self._provider.among(view, resource_type, ids)
-        if self._of(view, resource_type) is None:
+        if permitted is None:
             return shown
         key = TypeKey.of(view.request, resource_type)
         return shown - await self.missing(key, shown, at=view.transaction_time)
@@ -285,6 +302,16 @@ class _TypeHistory(_PermittedReads):
         number of the others and when they were stored may not be revealed either. Only if too many
         others had to be read does a page end among them, perhaps with nothing on it.
         """
+        if (seal := self._seal) is None:
+            return await self._versions(query, count=count, after=after)
+        about = f"{query.tenant}/{query.fhir_version}"
+        place = None if after is None else seal.open(after, about)
+        page = await self._versions(query, count=count, after=place)
+        return page if page.next is None else replace(page, next=seal.close(page.next, about))
+
+    async def _versions(
+        self, query: VersionQuery, *, count: int, after: str | None
+    ) -> VersionPage:
         keys = {name: TypeKey(query.tenant, query.fhir_version, name) for name in query.types}
         limits = {name: self._permitted(key) for name, key in keys.items()}
         types = tuple(name for name, limit in limits.items() if not _is_nothing(limit))
@@ -385,13 +412,18 @@ class _Written(_PermittedReads):
             decide(change, None)
             return None
         live = stored is not None and stored.content is not None
-        if live and replacing is not None and not _matches(replacing, stored.content):
-            raise _forbidden(key.resource_type, "the one of this id")
         storing = replacing if live else creating
         if isinstance(change, Put) and storing and not _matches(storing, _content(change)):
             raise _forbidden(key.resource_type, "the resource sent")
+        if live and replacing is not None and not _matches(replacing, stored.content):
+            seen = self._permitted_by(key.type, READING)
+            if not change.if_match or seen is None or _matches(seen, stored.content):
+                raise _forbidden(key.resource_type, "the one of this id")
+            stored = None  # what names a version creates nothing, and fails as if there was none
         version_id = 0 if stored is None else stored.version_id
-        if change.if_match not in (None, version_id):
+        # What somebody deleted whom the client does not see is nothing to it.
+        seen_version = version_id if await self._shown(key, stored) is not None else 0
+        if change.if_match not in (None, version_id, seen_version):
             raise VersionConflict("Another version is current; read the resource again.")
         return replace(change, if_match=version_id)
 

@@ -20,6 +20,7 @@ from helios_core.storage.permitted_reads import (
     permitted_reads,
 )
 from helios_core.storage.resource_keys import TypeKey
+from helios_core.storage.sealed_tokens import TokenSeal
 
 ANY: Final = LETTERS
 """All letters of scopes, for `guarded_backends`: one of them is enough."""
@@ -41,9 +42,10 @@ def guarded_backends(backends: Backends, letters: str) -> Backends:
     """
     if backends.token_verifier is None:
         return backends
-    return replace(
-        backends, data_provider=permitted_reads(backends.data_provider, _permitted, letters)
-    )
+    # The job store's identity is the same in every process, and never leaves the server.
+    seal = TokenSeal(backends.job_store.identity)
+    provider = permitted_reads(backends.data_provider, _permitted, letters, seal=seal)
+    return replace(backends, data_provider=provider)
 
 
 def _permitted(key: TypeKey, letters: str) -> Filter | None:

@@ -1,14 +1,15 @@
 """The contract of a verifier of access tokens."""
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
-from helios_core.errors import BackendError, BackendUnavailable, InvalidToken
+import msgspec
+
+from helios_core.errors import BackendError, InvalidToken
 from helios_core.model.principals import Principal
-from helios_core.storage.isolation import contained
+from helios_core.storage.isolation import ask_within
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,11 +69,12 @@ class ContainedVerifier(TokenVerifier):
             InvalidToken: It is not valid, or no longer.
             BackendError: The verifier failed, or took longer than its time limit.
         """
-        principal = await self._call(self._verifier.verify, token)
-        if not isinstance(principal, Principal):
+        answer = await self._call(self._verifier.verify, token)
+        if not isinstance(answer, Principal):
             raise BackendError(
-                f"the token verifier returned {type(principal).__name__}, which is not a Principal"
+                f"the token verifier returned {type(answer).__name__}, which is not a Principal"
             )
+        principal = _checked(answer)
         if principal.expires_at.astimezone(UTC) <= datetime.now(UTC):
             raise InvalidToken("The token has expired.")
         return principal
@@ -89,13 +91,19 @@ class ContainedVerifier(TokenVerifier):
     async def _call(
         self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        refused: InvalidToken | None = None
-        with contained():
-            try:
-                async with asyncio.timeout(self._time_limit.total_seconds()):
-                    return await function(*args, **kwargs)
-            except InvalidToken as error:
-                refused = error
-            except TimeoutError as error:
-                raise BackendUnavailable("the token verifier is late") from error
-        raise refused
+        return await ask_within(
+            "token verifier", self._time_limit, InvalidToken, function, *args, **kwargs
+        )
+
+
+def _checked(principal: Principal) -> Principal:
+    """
+    Return a principal after checking its fields: a claim may be absent, or of any type.
+
+    Raises:
+        BackendError: One of them is not what it has to be.
+    """
+    try:
+        return msgspec.convert(msgspec.to_builtins(principal), Principal)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise BackendError("the token verifier returned a malformed Principal") from error

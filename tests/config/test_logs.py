@@ -7,6 +7,7 @@ import logging
 import pytest
 import structlog
 
+from helios_core import BackendError
 from helios_core.config import logs
 from helios_core.config.settings import LogFormat, LogLevel
 
@@ -82,20 +83,51 @@ def test_libraries_that_speak_of_requests_and_statements_are_quiet(written):
     assert stream.getvalue() == ""
 
 
+def reading(resource):
+    raise ValueError(f"{resource} is no number")
+
+
+def failing(resource):
+    try:
+        reading(resource)
+    except ValueError as error:
+        raise BackendError("the store cannot be read") from error
+
+
+def in_a_group(resource):
+    try:
+        failing(resource)
+    except BackendError as error:
+        raise ExceptionGroup(f"two of {resource}", [error, KeyError(resource)]) from None
+
+
 @pytest.mark.parametrize("log_format", LogFormat)
-def test_a_traceback_does_not_show_local_variables(written, log_format):
+@pytest.mark.parametrize("fail", [failing, in_a_group])
+def test_a_traceback_shows_where_and_neither_values_nor_what_libraries_say(
+    written, log_format, fail
+):
+    """Both may quote a resource, a search value or a token."""
     stream = written(log_format=log_format)
 
-    def failing(resource):
-        raise RuntimeError("no luck")
+    for log in (structlog.get_logger(), logging.getLogger("library")):
+        try:
+            fail(f"canary-{log_format}")
+        except Exception:
+            log.exception("shard.failed")
 
-    try:
-        failing(f"canary-{log_format}")
-    except RuntimeError:
-        structlog.get_logger().exception("shard.failed")
+    shown = stream.getvalue()
+    assert shown.count("BackendError: the store cannot be read") == 2
+    assert shown.count("ValueError") >= 2
+    assert "in reading" in shown
+    assert f"canary-{log_format}" not in shown
 
-    assert "no luck" in stream.getvalue()
-    assert f"canary-{log_format}" not in stream.getvalue()
+
+def test_a_failure_without_a_traceback_is_logged(written):
+    stream = written()
+
+    structlog.get_logger().error("shard.failed", exc_info=BackendError("the store is gone"))
+
+    assert "BackendError: the store is gone" in lines(stream)[0]["exception"]
 
 
 def test_bound_context_is_on_every_line(written):

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -110,6 +110,9 @@ async def test_nothing_else_is_said_of_a_request_without_a_token(guarded, path):
     assert response.status_code == 401
 
 
+KNOWN = principal("known", "system/*.cruds")
+
+
 class Broken(StaticVerifier):
     def __init__(self, how):
         super().__init__({})
@@ -123,8 +126,20 @@ class Broken(StaticVerifier):
 
 @pytest.mark.parametrize(
     "how",
-    [SystemExit(), KeyError("x"), GeneratorExit(), None, "admin", TimeoutError(), StopIteration()],
-    ids=repr,
+    [
+        *(SystemExit(), KeyboardInterrupt(), KeyError("x"), GeneratorExit(), None, "admin"),
+        *(TimeoutError(), StopIteration(), asyncio.CancelledError()),
+        # What claims that nobody looks at can be.
+        *(
+            replace(KNOWN, **{name: value})
+            for name, value in (
+                *(("client_id", None), ("client_id", ""), ("issuer", ""), ("issuer", 1)),
+                *(("scopes", "system/*.cruds"), ("scopes", (1,)), ("groups", "g"), ("tenant", 1)),
+                *(("expires_at", None), ("expires_at", datetime(2999, 1, 1))),  # noqa: DTZ001
+            )
+        ),
+    ],
+    ids=lambda how: type(how).__name__,
 )
 async def test_a_broken_verifier_lets_nobody_in(open_site, how):
     contained = ContainedVerifier(Broken(how), time_limit=LIMIT)
@@ -147,7 +162,9 @@ async def test_a_principal_that_has_expired_is_refused_whatever_the_verifier_say
 async def test_a_verifier_that_hangs_is_late_and_not_waited_for():
     class Hanging(StaticVerifier):
         async def verify(self, token):
-            await asyncio.Event().wait()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await asyncio.Event().wait()  # whoever cancels it is not heard
 
     contained = ContainedVerifier(Hanging({}), time_limit=timedelta(milliseconds=10))
 

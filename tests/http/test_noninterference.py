@@ -10,11 +10,13 @@ import base64
 import re
 from contextlib import AsyncExitStack
 from itertools import product
+from urllib.parse import unquote
 
 import pytest
 
-from helios_core import Secret
+from helios_core import InvalidParameter, Secret
 from helios_core.http.access import ROUTES
+from helios_core.storage.page_tokens import parse_version_token
 from helios_s3 import S3Settings, helios_output_store
 from tests.http.bulk.test_permissions import LAB, VITAL, observation
 from tests.http.conftest import ASYNC
@@ -24,6 +26,7 @@ from tests.http.worlds import (
     Worlds,
     contents_of,
     memory_stores,
+    next_of,
     open_world,
     postgres_stores,
     sqlite_stores,
@@ -301,6 +304,18 @@ async def test_all_searches_respond_as_if_there_was_nothing_else(worlds_of, clie
 
 
 @pytest.mark.parametrize("client", CLIENTS)
+async def test_no_link_says_how_many_versions_are_stored(worlds_of, client):
+    """A store numbers the versions of everybody, so the numbers of two of one's own would."""
+    worlds = await worlds_of(client)
+
+    for path in ("/_history", "/Patient/_history"):
+        for response in await worlds.send("GET", f"{path}?_count=1"):
+            place = re.search(r"_after=\d+\.(.+)", next_of(response))[1]
+            with pytest.raises(InvalidParameter):
+                parse_version_token(unquote(place))
+
+
+@pytest.mark.parametrize("client", CLIENTS)
 async def test_all_exports_are_as_if_there_was_nothing_else(worlds_of, client):
     worlds = await worlds_of(client)
 
@@ -393,7 +408,9 @@ async def test_all_conditions_respond_as_if_there_was_nothing_else(worlds_of, cl
             ("If-None-Match", 'W/"2"'),
             ("If-Modified-Since", "Thu, 01 Jan 2099 00:00:00 GMT"),
         ):
-            for method in ("GET", "PATCH", "DELETE"):
+            for method in ("GET", "PATCH", "DELETE", "PUT"):
+                if (method, name) == ("PUT", "If-Modified-Since"):
+                    continue  # it is no condition of a change, which would create
                 options = body_of(method, path)
                 headers = options.pop("headers", {}) | {name: value}
                 await worlds.send(method, path, headers=headers, **options)
@@ -578,3 +595,45 @@ async def test_attachments_are_as_if_there_was_nothing_else(worlds_of, client):
     await worlds.send("POST", "/", json=batch)
 
     assert await hidden_state(worlds) == before
+
+
+OF_THE_UNSEEN = {
+    "what is not seen has a provenance": (
+        ("system/Patient.rs", "system/Provenance.rs", "system/Group.r"),
+        (
+            *PATIENTS,
+            group("g", "p1"),
+            provenance("of-p1", "Patient/p1"),
+            provenance("of-unseen", f"Observation/{REFERRED}-v1"),
+        ),
+        HIDDEN_VITALS,
+    ),
+    "members are not seen": (
+        ("system/Observation.rs", "system/Provenance.rs", "system/Group.r"),
+        (
+            *LABS,
+            group("g", "p1", f"{REFERRED}-p"),
+            provenance("of-unseen", f"Patient/{REFERRED}-p"),
+            provenance("of-lab", "Observation/lab1"),
+        ),
+        (patient(f"{REFERRED}-p"), *PATIENTS),
+    ),
+}
+"""As CLIENTS: what may be seen refers to what may not."""
+
+
+@pytest.mark.parametrize("client", OF_THE_UNSEEN)
+async def test_what_refers_to_the_unseen_is_as_if_it_was_not_there(worlds_of, client):
+    worlds = await worlds_of(OF_THE_UNSEEN[client])
+
+    for path in ("/$export", "/Patient/$export", "/Group/g/$export"):
+        for query in (
+            "",
+            "?_since=2000-01-01T00:00:00Z",
+            "?_type=Provenance",
+            "?_type=Provenance,Observation,Patient",
+            "?allowPartialManifests=true",
+        ):
+            dry = f"{path}{query}{'&' if query else '?'}_dryRun=true"
+            await worlds.send("GET", dry, headers=ASYNC)
+            await worlds.export(f"{path}{query}", limits={"part_rows": 1})

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from tests.http.bulk.test_permissions import LAB, VITAL, observation
 from tests.http.conftest import ASYNC
+from tests.http.test_noninterference import group, provenance
 from tests.http.worlds import MARK, Worlds, contents_of, open_world
 
 RUNS = int(os.environ.get("HFS_TEST_FUZZ_RUNS", "20"))
-TYPES = ("Patient", "Observation", "Group", "*")
+TYPES = ("Patient", "Observation", "Group", "Provenance", "*")
 LIMITS = {
     "": lambda _: True,
     "?gender=male": lambda each: each.get("gender") == "male",
@@ -81,9 +82,16 @@ OBSERVATION = st.builds(
     st.sampled_from(["final", "preliminary"]),
     st.sampled_from(["r1", "r2"]),
 )
-RESOURCES = st.lists(st.one_of(PATIENT, OBSERVATION), max_size=7).map(
+PROVENANCE = st.sampled_from(
+    ["Patient/r0", "Patient/r1", "Observation/r1", "Observation/r2", "Observation/none"]
+).map(lambda target: provenance("x", target))
+GROUP = st.just(group("x", "r0", "r1", "none"))
+RESOURCES = st.lists(st.one_of(PATIENT, OBSERVATION, PROVENANCE, GROUP), max_size=7).map(
     lambda found: [{**each, "id": f"r{number}"} for number, each in enumerate(found)]
 )
+ALWAYS = {"resourceType": "Basic", "id": "basic"}
+"""What is stored in any case, since there are exports of others."""
+ANYTHING = ("Patient", "Observation", "Provenance", "Group", "Basic")
 PATHS = st.sampled_from(
     [
         *("/Patient", "/Observation", "/Group", "/_history", "/Observation/_history"),
@@ -109,13 +117,17 @@ QUERY = st.lists(
     unique=True,
 ).map("&".join)
 KICKOFF = st.tuples(
-    st.sampled_from(["/$export", "/Patient/$export", "/Group/none/$export"]),
+    st.sampled_from(
+        ["/$export", "/Patient/$export", "/Group/none/$export"]
+        + [f"/Group/r{number}/$export" for number in range(4)]
+    ),
     st.sampled_from(
         [
             *("", "_type=Patient", "_type=Observation", "_type=Patient,Observation"),
             *("_typeFilter=Observation%3Fstatus=final", "patient=Patient/r1", "_type=Group"),
             "_typeFilter=Observation%3Fsubject:Patient.gender=male",
             "_typeFilter=Patient%3F_has:Observation:subject:category=vital-signs",
+            *("_type=Provenance", "_type=Patient,Provenance,Observation"),
             *("organizeOutputBy=Patient&_type=Patient,Observation", "_since=2000-01-01"),
         ]
     ),
@@ -128,7 +140,7 @@ def granted(words, resource, letter):
         type_ in (resource["resourceType"], "*")
         and letter in LETTERS.get(letters, letters)
         and not (letters in LETTERS and limit)
-        and resource["resourceType"] in OWN.get(limit, ("Patient", "Observation"))
+        and resource["resourceType"] in OWN.get(limit, ANYTHING)
         and LIMITS[limit](resource)
         for type_, letters, limit in words
     )
@@ -151,14 +163,14 @@ def test_a_client_learns_what_its_scopes_show_and_nothing_else(
 async def _check(words, junk, resources, paths, kickoffs):
     scopes = (*junk, *(f"system/{type_}.{letters}{limit}" for type_, letters, limit in words))
     visible, hidden = [], []
-    for each in resources:
+    for each in (*resources, ALWAYS):
         shown = granted(words, each, "r") or granted(words, each, "s")
         (visible if shown else hidden).append(each)
     elsewhere = [{**each, "language": MARK} for each in resources]
     elsewhere.append({"resourceType": "Patient", "id": MARK})
     async with AsyncExitStack() as stack:
         worlds = Worlds(await open_world(stack, scopes), await open_world(stack, scopes))
-        await worlds.fill(visible, hidden or [{"resourceType": "Basic", "id": MARK}], elsewhere)
+        await worlds.fill(visible, hidden, elsewhere)
         for path, query in paths:
             await worlds.follow(f"{path}?{query}")
             await worlds.send("HEAD", f"{path}?{query}")

@@ -637,3 +637,37 @@ class LimitBlind(OneGroup):
 class TestLimitBlind(extensions.GoodFileAuthorizer):
     implementation = LimitBlind
     caught_by = ("test_a_limit_that_is_frozen_covers_itself",)
+
+
+class Listing(OneGroup):
+    """Limits to a list of groups, which the server does not take."""
+
+    def groups(self, principal):
+        return ["own"]
+
+
+class TestListing(extensions.GoodFileAuthorizer):
+    implementation = Listing
+    caught_by = (
+        "test_a_limit_to_groups_is_a_set_of_what_may_be_exported",
+        "test_exports_are_allowed_and_refused_without_a_look_at_the_data",
+        "test_the_owner_sees_a_job_and_ends_it",
+        "test_a_limit_that_is_frozen_covers_itself",
+    )
+
+
+class AtOdds(OneGroup):
+    """Limits to another group than the one that may be exported."""
+
+    def groups(self, principal):
+        return frozenset({"another"})
+
+
+class TestAtOdds(extensions.GoodFileAuthorizer):
+    implementation = AtOdds
+    caught_by = (
+        "test_a_limit_to_groups_is_a_set_of_what_may_be_exported",
+        "test_exports_are_allowed_and_refused_without_a_look_at_the_data",
+        "test_the_owner_sees_a_job_and_ends_it",
+        "test_a_limit_that_is_frozen_covers_itself",
+    )

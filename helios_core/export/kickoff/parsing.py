@@ -100,13 +100,15 @@ class _Parser:
             transforms=kickoff.policy.transforms.names,
             ignored=tuple(self._ignored),
         )
-        limited = (*request.output_types, *looked_up, *deciding_types(request))
-        constraints = permissions.constraints(kickoff, limited)
-        if request.patients is not None and "Patient" not in limited:
-            # The response reveals whether the patients are stored.
-            constraints += permissions.require_reading(kickoff, "Patient")
-        if request.group_id is not None and "Group" not in limited:
-            constraints += permissions.require_reading(kickoff, "Group")
+        limited = {*request.output_types, *looked_up}
+        constraints = permissions.constraints(kickoff, sorted(limited))
+        # Whether a patient or a group is there is told to those only who may know.
+        named = {"Patient": request.patients, "Group": request.group_id}
+        for name in sorted({name for name, value in named.items() if value} - limited):
+            constraints += permissions.require_reading(kickoff, name)
+            limited.add(name)
+        others = sorted({*deciding_types(request)} - limited)
+        constraints += permissions.constraints(kickoff, others)
         return replace(request, constraints=constraints)
 
     def _decline(self, reason: str, *, error: Callable[[str], Exception]) -> None:

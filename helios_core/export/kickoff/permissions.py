@@ -45,11 +45,22 @@ def require_some(kickoff: KickoffRequest, types: Iterable[str]) -> tuple[str, ..
 
 
 def lookup_types(kickoff: KickoffRequest, filters: Iterable[TypeFilter]) -> tuple[str, ...]:
-    """Return the types that are searched for the chains and `_has` of filters."""
+    """
+    Return the types that are searched for the chains and `_has` of filters.
+
+    Raises:
+        Forbidden: There are some, and the client is limited to groups: such a search reads the
+            resources of all patients.
+    """
     types = dict[str, None]()
     for query in filters:
         compiled = compile_query(kickoff.fhir_version, query.resource_type, query.pairs)
         types |= dict.fromkeys(lookup.resource_type for lookup in compiled.lookups)
+    if types and kickoff.principal is not None and kickoff.principal.groups is not None:
+        raise Forbidden(
+            "The client is limited to groups, and the chains and _has of _typeFilter search the "
+            "resources of others, too; send filters without them."
+        )
     return tuple(types)
 
 

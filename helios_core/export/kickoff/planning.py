@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from helios_core.export.cohorts import newcomers_view
 from helios_core.export.contents import without_dates
 from helios_core.export.disclosure import disclosure
-from helios_core.export.pipeline.organized_output import organized_shards
+from helios_core.export.pipeline.organized_output import PATIENT, organized_shards
 from helios_core.export.pipeline.provenance import PROVENANCE, provenance_view
 from helios_core.export.pipeline.reference_notes import BINARY
 from helios_core.export.pipeline.sources import linking_view
@@ -29,12 +29,18 @@ def deciding_types(request: ExportRequest) -> tuple[str, ...]:
     Return the types that affect the output without being in it, besides those of filters.
 
     Whether any Binary is stored decides whether links to them are made absolute. Which Binary
-    resources a system export has depends on the patients' resources that link to them.
+    resources a system export has depends on the patients' resources that link to them, and which
+    Provenance other exports have on those that it is about. Of a group it is reported how many of
+    its Patients are not stored.
     """
-    if request.level is not Level.SYSTEM or BINARY not in request.types:
-        return (BINARY,)
-    types = load_definitions(request.fhir_version).compartment_types("Patient")
-    return (BINARY, *sorted(types))
+    of_patients = load_definitions(request.fhir_version).compartment_types("Patient") | {PATIENT}
+    if request.level is Level.SYSTEM:
+        depends = BINARY in request.types
+    else:
+        depends = PROVENANCE in request.types and request.associated is None
+    if depends:
+        return (BINARY, *sorted(of_patients))
+    return (BINARY, PATIENT) if request.level is Level.GROUP else (BINARY,)
 
 
 async def plan_export(

@@ -1,4 +1,4 @@
-"""The contract suite of authorizers of exports: clauses A1 to A4 of `FileAuthorizer`."""
+"""The contract suite of authorizers of exports: clauses A1 to A5 of `FileAuthorizer`."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -151,6 +151,14 @@ class FileAuthorizerSuite(ExtensionSuite):
         await subject.authorize_job(principal, job)
         with pytest.raises(Forbidden):
             await subject.authorize_job(self.principal("system/*.rs?_id=b"), job)
+
+    def test_a_limit_to_groups_is_a_set_of_what_may_be_exported(
+        self, subject: FileAuthorizer
+    ) -> None:
+        """A5: the server takes anything else for a fault."""
+        limit = subject.groups(self.principal("system/*.cruds"))
+
+        assert limit is None or {each.group_id for each in self.allowed()} <= limit
 
     def _job(self, owner: Principal, *, granted: Grant | None = None) -> Job:
         job = corpus.job("job")

@@ -1,10 +1,14 @@
 """`_since` at group level and members who joined after it, with real histories."""
 
 import pytest
+from msgspec.structs import replace
 
+from helios_core.export.cohorts import resolve_view
 from helios_core.export.kickoff.request import ExportPolicy
+from helios_core.model.exports import TypeConstraint
 from helios_core.model.jobs import JobStatus
 from helios_core.model.parts import PartKind
+from helios_core.storage.permitted_reads import permitted_backends
 from tests.export.worker.hospital import group, observation, patient
 
 TYPES = ("_type", "Patient,Observation")
@@ -285,3 +289,22 @@ async def test_excluding_leaves_nobody_out_when_nothing_is_known_about_before(ex
     await excluding.store(group("g", "Patient/old"), observation("late", "old"))
 
     assert await since_export(excluding, since) == ["Observation/late"]
+
+
+async def test_clients_who_see_other_versions_of_a_group_have_cohorts_of_their_own(excluding):
+    """Even at the same instant: equal keys mean equal patients."""
+    await excluding.store(group("g", "Patient/old"))
+    since = await excluding.now()
+    named = {"identifier": [{"value": "ward"}]}
+    await excluding.store(group("g", "Patient/old", "Patient/new", **named))
+    job = await excluding.kick_off(TYPES, ("_since", since), group="g")
+    limit = TypeConstraint(resource_type="Group", any_of=((("identifier", "ward"),),))
+    cohorts = []
+
+    for constraints in ((), (limit,)):
+        request, at = replace(job.request, constraints=constraints), job.transaction_time
+        own = permitted_backends(excluding.backends, request, at)
+        cohorts.append((await resolve_view(own.data_provider, request, at)).cohort)
+
+    assert [each.patients for each in cohorts] == [{"old"}, {"old", "new"}]
+    assert cohorts[0].key != cohorts[1].key

@@ -1,5 +1,7 @@
 """What a client may export, and whose exports it may see."""
 
+import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import msgspec
@@ -527,21 +529,142 @@ async def test_an_authorizer_of_a_plugin_bars_a_client_from_a_group(site, open_s
     assert (await start(own, "all", "/Patient/$export")).status_code == 202
 
 
-@pytest.mark.parametrize("how", [SystemExit(), KeyError("x"), TimeoutError()], ids=repr)
-async def test_a_broken_authorizer_allows_nothing(site, open_site, verifier, how):
-    class Broken(ScopeAuthorizer):
-        async def authorize_export(self, principal, intent):
-            raise how
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Patient%3F_has:Observation:subject:category=vital-signs",
+        "Observation%3Fsubject:Patient.gender=male",
+        "Observation%3Fperformer:Practitioner._has:Observation:performer:category=laboratory",
+    ],
+)
+async def test_a_client_of_some_groups_learns_nothing_of_others_by_filters(site, verifier, query):
+    """Whether others have such resources would be seen by whether its own ones match."""
+    limited = principal("limited", "system/*.rs")
+    verifier.principals["x"] = replace(limited, groups=frozenset({"g"}))
+    filtered = f"/Group/g/$export?_typeFilter={query}"
 
-        def grant(self, principal, resource_type):
-            raise how
+    for handling in ("strict", "lenient"):
+        headers = {"Prefer": f"respond-async, handling={handling}"}
+        for path in (filtered, f"{filtered}&_dryRun=true"):
+            answer = await start(site, "x", path, headers=headers)
+            assert (answer.status_code, "others" in answer.text) == (403, True)
+    assert (await start(site, "all", filtered)).status_code == 202
+    own = await export(site, "x", "/Group/g/$export?_typeFilter=Observation%3Fstatus=final")
+    assert own[0] == ["d1", "g", "lab", "of-lab", "p1", "vital"]
+
+
+async def test_an_authorizer_that_limits_a_client_to_groups_leaves_it_nothing_else(
+    open_site, verifier, site
+):
+    """B3-01: or it would read over REST what no export of its own has."""
+
+    class Listed(ScopeAuthorizer):
+        def groups(self, principal):
+            return frozenset({"g"}) if principal.client_id == "v1" else None
+
+    own = await open_site(
+        token_verifier=verifier,
+        data_provider=site.backends.data_provider,
+        file_authorizer=ContainedAuthorizer(Listed(), time_limit=timedelta(seconds=5)),
+    )
+    token_limit = replace(principal("limited", "system/*.rs"), groups=frozenset({"other"}))
+    verifier.principals["limited"] = token_limit
+
+    for path in ("/Patient", "/Patient/p2", "/_history", "/Patient/p1/$everything"):
+        answers = [
+            (await own.client.get(path, headers=bearer(client))).status_code
+            for client in ("v1", "all", "limited")
+        ]
+        assert answers == [403, 200, 403], path
+    for path, statuses in {
+        "/Group/g/$export": [202, 202, 403],
+        "/Group/other/$export": [403, 404, 404],
+        "/$export": [403, 202, 403],
+        "/Group/g/$export?_typeFilter=Patient%3F_has:Observation:subject:status=final": [
+            *(403, 202, 403)
+        ],
+    }.items():
+        started = [await start(own, client, path) for client in ("v1", "all", "limited")]
+        assert [each.status_code for each in started] == statuses, path
+
+
+@pytest.mark.parametrize("limit", [{"g"}, ["g"], "g", False, ()], ids=repr)
+async def test_a_limit_to_groups_that_is_no_set_lets_nobody_in(open_site, verifier, limit):
+    class Broken(ScopeAuthorizer):
+        def groups(self, principal):
+            return limit
 
     contained = ContainedAuthorizer(Broken(), time_limit=timedelta(seconds=5))
     own = await open_site(token_verifier=verifier, file_authorizer=contained)
 
-    assert (await start(own, "all")).status_code in (500, 503)
+    for path in ("/Patient", "/openapi.json", "/export-status"):
+        assert (await own.client.get(path, headers=bearer("all"))).status_code == 500
+
+
+def is_false(*_):
+    return False
+
+
+async def is_false_later(*_):
+    return False
+
+
+def leaves(*_):
+    raise SystemExit
+
+
+@pytest.fixture
+def broken(open_site, verifier, site):
+    """Open a server on the same exports whose authorizer does something else than it is to do."""
+
+    async def broken(how):
+        class Broken(ScopeAuthorizer):
+            authorize_export = authorize_job = authorize_end = staticmethod(how)
+            grant = staticmethod(leaves)
+
+        contained = ContainedAuthorizer(Broken(), time_limit=timedelta(milliseconds=100))
+        return await open_site(
+            token_verifier=verifier,
+            data_provider=site.backends.data_provider,
+            job_store=site.backends.job_store,
+            output_store=site.backends.output_store,
+            file_authorizer=contained,
+        )
+
+    return broken
+
+
+def raising(error):
+    async def ask(*_):
+        raise error
+
+    return ask
+
+
+async def hears_nobody(*_):
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *(raising(SystemExit()), raising(KeyError("x")), raising(TimeoutError())),
+        *(leaves, is_false, is_false_later, hears_nobody),
+    ],
+)
+async def test_a_broken_authorizer_allows_nothing(broken, finished, how):
+    own = await broken(how)
+
+    answers = [await start(own, "all"), await start(own, "all", "/$export?_dryRun=true")]
+    answers += [await own.client.get(url, headers=bearer("all")) for url in finished]
+    answers.append(await own.client.get("/export-status", headers=bearer("all")))
+    answers.append(await own.client.delete(finished[0], headers=bearer("all")))
+
+    assert {answer.status_code for answer in answers} <= {500, 503}
     with pytest.raises(BackendError):
-        contained.grant(principal("x"), "Patient")
+        own.backends.file_authorizer.grant(principal("x"), "Patient")
 
 
 async def test_pages_of_a_partial_manifest_are_as_protected_as_the_whole(site):

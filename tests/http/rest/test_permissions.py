@@ -320,6 +320,39 @@ async def test_a_condition_does_not_find_what_may_not_be_found(site, send, type_
     assert (await send("system/*.r", "GET", "/Observation/vital")).status_code == 200
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_condition_is_not_held_up_by_what_it_created_and_is_hidden_now(
+    site, send, deleted
+):
+    """Its id follows from the condition, so that nobody chose one that is taken."""
+    labs, condition = f"system/Observation.cs{LABS}", {"If-None-Exist": "identifier=x"}
+    lab = observation("new", LAB, identifier=[{"value": "x"}])
+    first = await send(labs, "POST", "/Observation", json=lab, headers=condition)
+    created = first.headers["location"].split("/")[-3]
+    await site.put(observation(created, VITAL))
+    if deleted:
+        await site.delete("Observation", created)
+
+    again = await send(labs, "POST", "/Observation", json=lab, headers=condition)
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert VITAL["coding"][0]["code"] not in again.text
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/Observation/gone", {"If-None-Match": "*"}), ("/Observation?identifier=x", {})],
+)
+async def test_a_client_creates_where_something_hidden_was_deleted(site, send, path, headers):
+    await site.put(observation("gone", VITAL))
+    await site.delete("Observation", "gone")
+    scopes = f"system/Observation.cruds{LABS}"
+
+    answer = await send(scopes, "PUT", path, json=observation("gone", LAB), headers=headers)
+
+    assert answer.status_code == 201
+
+
 async def test_a_conditional_reference_needs_search_on_its_type(site, send):
     resource = observation("new", LAB, subject={"reference": "Patient?gender=male"})
     body = bundle("transaction", ("PUT", "Observation/new", resource))

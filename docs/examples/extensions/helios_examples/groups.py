@@ -10,9 +10,7 @@ from helios_core import (
     API_LEVEL,
     Backends,
     ConfigurationError,
-    ExportIntent,
     FileAuthorizerExtension,
-    Forbidden,
     Principal,
     ScopeAuthorizer,
     hookimpl,
@@ -36,20 +34,15 @@ class ListedGroups(ScopeAuthorizer):
     """Narrows the core's own rule: scopes, owners and limits hold as without it."""
 
     def __init__(self, settings: GroupsSettings) -> None:
-        self._groups: dict[str, set[str]] = {}
+        groups: dict[str, set[str]] = {}
         for entry in settings.allowed:
             client, _, group = entry.partition(":")
-            self._groups.setdefault(client, set()).add(group)
+            groups.setdefault(client, set()).add(group)
+        self._groups = {client: frozenset(listed) for client, listed in groups.items()}
 
-    async def authorize_export(self, principal: Principal, intent: ExportIntent) -> None:
-        """Refuse what is not listed, before anybody looks whether it exists (A1)."""
-        await super().authorize_export(principal, intent)
-        groups = self._groups.get(principal.client_id)
-        if groups is not None and intent.group_id not in groups:
-            raise Forbidden(
-                "This client may export the Groups only that are listed for it; export one of "
-                "them, at /Group/[id]/$export."
-            )
+    def groups(self, principal: Principal) -> frozenset[str] | None:
+        """Return what is listed for a client, None without an entry (A5)."""
+        return self._groups.get(principal.client_id)
 
 
 @asynccontextmanager
