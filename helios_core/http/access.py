@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
+import structlog
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from msgspec.structs import replace
@@ -89,7 +90,7 @@ class AccessGuard:
         self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
     ) -> None:
         """
-        Keep the principal of a request in its scope, under `user`.
+        Keep the principal of a request in its scope, under `user`, and name it in log lines.
 
         Raises:
             InvalidToken: The route needs a token, and there is none or it is not valid.
@@ -107,6 +108,7 @@ class AccessGuard:
         principal = replace(verified, groups=self._authorizer.groups(verified))
         connection.scope["user"] = principal
         set_principal(principal)
+        structlog.contextvars.bind_contextvars(client=principal.owner)
         if access is Access.INTERACTION and principal.groups is not None:
             raise Forbidden(
                 "The client of the access token is limited to groups: it may export them, and "

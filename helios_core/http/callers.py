@@ -69,15 +69,13 @@ class Guard:
 
     def tenant(self, request: HTTPRequest) -> str:
         """
-        Return the tenant of a request, and bind it and the client to the request's log lines.
+        Return the tenant of a request, and bind it to the request's log lines.
 
         Raises:
             RequestError: As `Tenants.tenant` does.
         """
         tenant = self._tenants.tenant(request)
-        principal = self.principal(request)
-        client = {"client": principal.owner} if principal else {}
-        structlog.contextvars.bind_contextvars(tenant=tenant, **client)
+        structlog.contextvars.bind_contextvars(tenant=tenant)
         return tenant
 
     def base(self, request: HTTPRequest) -> str:

@@ -12,7 +12,7 @@ from helios_core.model.exports import Level
 from helios_core.model.jobs import Job
 from helios_core.model.principals import Principal
 from helios_core.model.scopes import EVERYTHING, EXPORT_LETTERS, NAMES, Grant, scopes_of
-from helios_core.storage.isolation import ask_within, contained
+from helios_core.storage.isolation import decide_within, contained
 from helios_core.storage.job_records import job_not_found
 
 P = ParamSpec("P")
@@ -205,14 +205,15 @@ class ContainedAuthorizer(FileAuthorizer):
         await self._authorize(self._authorizer.authorize_end, principal, job)
 
     async def _authorize(
-        self, question: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        answer = await ask_within(
-            "file authorizer", self._time_limit, Forbidden, question, *args, **kwargs
+        decision = await decide_within(
+            "file authorizer", self._time_limit, Forbidden, function, *args, **kwargs
         )
-        if answer is not None:
+        if decision is not None:
+            returned = type(decision).__name__
             raise BackendError(
-                f"the file authorizer returned {type(answer).__name__}; to refuse, it has to raise"
+                f"the file authorizer returned {returned}; to refuse, it has to raise Forbidden"
             )
 
 

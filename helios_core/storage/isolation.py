@@ -64,7 +64,7 @@ async def call_within(
     raise Overdue(call)
 
 
-async def ask_within(
+async def decide_within(
     name: str,
     limit: timedelta,
     refusal: type[RequestError],
@@ -73,12 +73,12 @@ async def ask_within(
     **kwargs: P.kwargs,
 ) -> T:
     """
-    Return what a plugin answers that decides about access; whatever else it does is its fault.
+    Return the decision of a plugin about access, which may take at most `limit`.
 
     Raises:
-        RequestError: It refuses, by an error of the class `refusal`.
-        BackendUnavailable: It is late, or says so.
-        BackendError: It fails.
+        RequestError: The plugin refuses, by an error of the class `refusal`.
+        BackendUnavailable: The plugin is late, or raises this error.
+        BackendError: The plugin raises anything else.
     """
     refused: RequestError
     with contained():

@@ -9,7 +9,7 @@ import msgspec
 
 from helios_core.errors import BackendError, InvalidToken
 from helios_core.model.principals import Principal
-from helios_core.storage.isolation import ask_within
+from helios_core.storage.isolation import decide_within
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,12 +69,12 @@ class ContainedVerifier(TokenVerifier):
             InvalidToken: It is not valid, or no longer.
             BackendError: The verifier failed, or took longer than its time limit.
         """
-        answer = await self._call(self._verifier.verify, token)
-        if not isinstance(answer, Principal):
+        verified = await self._call(self._verifier.verify, token)
+        if not isinstance(verified, Principal):
             raise BackendError(
-                f"the token verifier returned {type(answer).__name__}, which is not a Principal"
+                f"the token verifier returned {type(verified).__name__}, which is not a Principal"
             )
-        principal = _checked(answer)
+        principal = _checked(verified)
         if principal.expires_at.astimezone(UTC) <= datetime.now(UTC):
             raise InvalidToken("The token has expired.")
         return principal
@@ -91,7 +91,7 @@ class ContainedVerifier(TokenVerifier):
     async def _call(
         self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        return await ask_within(
+        return await decide_within(
             "token verifier", self._time_limit, InvalidToken, function, *args, **kwargs
         )
 

@@ -1,5 +1,6 @@
 """Connections: opening a database file, migrating it, and taking its write lock."""
 
+import os
 import random
 import sqlite3
 import time
@@ -32,7 +33,7 @@ def connect(name: str) -> sqlite3.Connection:
 
 def open_file(settings: SQLiteSettings) -> sqlite3.Connection:
     """
-    Return a connection for writing; the file is created if it does not exist.
+    Return a connection for writing; if the file does not exist, it is created for its owner only.
 
     The connection itself does not wait for locks; `transaction` does.
 
@@ -88,7 +89,9 @@ def transaction(connection: sqlite3.Connection, *, patience: float) -> Iterator[
 def _connect_writer(settings: SQLiteSettings) -> sqlite3.Connection:
     path = settings.path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives the log beside the file the same permissions.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         with _closed_on_error(connect(str(path))) as connection:
             _prepare(connection, settings)
             return connection
