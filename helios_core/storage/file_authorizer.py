@@ -12,7 +12,7 @@ from helios_core.model.exports import Level
 from helios_core.model.jobs import Job
 from helios_core.model.principals import Principal
 from helios_core.model.scopes import EVERYTHING, EXPORT_LETTERS, NAMES, Grant, scopes_of
-from helios_core.storage.isolation import decide_within, contained
+from helios_core.storage.isolation import contained, decide_within
 from helios_core.storage.job_records import job_not_found
 
 P = ParamSpec("P")

@@ -129,6 +129,21 @@ async def test_every_line_of_an_authenticated_request_has_its_client(open_site, 
     assert (lines[-1]["client"], lines[-1]["tenant"]) == (client.owner, "default")
 
 
+@pytest.mark.parametrize("tenant", ["default", "elsewhere"])
+async def test_a_client_that_is_refused_is_in_the_log(open_site, lines, tenant):
+    unlimited = principal("unlimited", "system/*.rs")
+    limited = msgspec.structs.replace(unlimited, client_id="limited", groups=frozenset({"g"}))
+    clients = {"limited": limited, "unlimited": unlimited}
+    site = await open_site(token_verifier=StaticVerifier(clients))
+    for name, client in clients.items():
+        headers = bearer(name) | {"X-Tenant-ID": tenant}
+
+        response = await site.client.get("/Patient", headers=headers)
+
+        assert lines[-1]["status"] == response.status_code
+        assert lines[-1]["client"] == client.owner
+
+
 async def test_the_lines_of_a_worker_name_the_owner_of_the_job(site, lines):
     await site.put({"resourceType": "Patient", "id": "p1"})
     location = await site.kick_off()

@@ -1,7 +1,15 @@
+import os
+import stat
+
 import helios_sqlite
 from helios_core import API_LEVEL, Put, Shard
 from helios_core.testing import corpus
-from helios_sqlite import SQLiteDataProvider, SQLiteJobStore, open_data_provider
+from helios_sqlite import (
+    SQLiteDataProvider,
+    SQLiteJobStore,
+    SQLiteSettings,
+    open_data_provider,
+)
 
 
 async def test_both_backends_are_offered_and_open_one_file(settings):
@@ -15,6 +23,27 @@ async def test_both_backends_are_offered_and_open_one_file(settings):
     assert jobs.implementation is SQLiteJobStore
     assert {data.api_level, jobs.api_level} == {API_LEVEL}
     assert "already" in await data.migrate(settings)
+
+
+async def test_a_new_database_and_its_folder_are_for_their_owner_only(tmp_path):
+    """The file has resources and the keys that sign access tokens."""
+    settings = SQLiteSettings(data_dir=tmp_path / "data")
+    before = os.umask(0)
+    try:
+        async with open_data_provider(settings) as provider:
+            await provider.write(
+                corpus.TENANT, corpus.VERSION, [Put(resource=corpus.patient("p"))]
+            )
+            modes = {
+                path.name: stat.filemode(path.stat().st_mode)
+                for path in [settings.path.parent, *settings.path.parent.iterdir()]
+            }
+    finally:
+        os.umask(before)
+
+    assert modes.pop("data") == "drwx------"
+    assert {"helios.db", "helios.db-wal"} <= modes.keys()
+    assert {*modes.values()} == {"-rw-------"}
 
 
 async def test_a_shard_of_a_type_never_stored_is_empty(provider):
