@@ -5,7 +5,9 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from threading import Lock
 
 from helios_core import ConfigurationError, Migrated
 from helios_sqlite import schema
@@ -22,6 +24,8 @@ LOG_BYTES = 64 * 1024 * 1024
 """The size that a larger WAL file is truncated to."""
 
 CACHE_KIB = 16 * 1024
+
+_CREATING = Lock()
 
 
 def connect(name: str) -> sqlite3.Connection:
@@ -90,8 +94,7 @@ def _connect_writer(settings: SQLiteSettings) -> sqlite3.Connection:
     path = settings.path
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives the log beside the file the same permissions.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _create(path)
         with _closed_on_error(connect(str(path))) as connection:
             _prepare(connection, settings)
             return connection
@@ -102,6 +105,17 @@ def _connect_writer(settings: SQLiteSettings) -> sqlite3.Connection:
             f"the SQLite database {path} cannot be opened ({error}); set HFS_DATABASE_URL to"
             " a database file, or to a new file in a writable folder"
         ) from error
+
+
+def _create(path: Path) -> None:
+    """
+    Create a file for its owner only, unless it exists; SQLite's log gets the same permissions.
+
+    A file that exists is not opened: closing any of its descriptors would end all locks that
+    other connections of this process have on it (POSIX).
+    """
+    with _CREATING, suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _prepare(connection: sqlite3.Connection, settings: SQLiteSettings) -> None:

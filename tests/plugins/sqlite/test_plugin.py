@@ -1,5 +1,7 @@
+import asyncio
 import os
 import stat
+import sys
 
 import helios_sqlite
 from helios_core import API_LEVEL, Put, Shard
@@ -44,6 +46,21 @@ async def test_a_new_database_and_its_folder_are_for_their_owner_only(tmp_path):
     assert modes.pop("data") == "drwx------"
     assert {"helios.db", "helios.db-wal"} <= modes.keys()
     assert {*modes.values()} == {"-rw-------"}
+
+
+async def test_a_file_that_is_opened_again_stays_locked(settings):
+    """Another process that closes it would remove the log under an unlocked one."""
+    look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT 1 FROM extents')"
+    async with open_data_provider(settings) as provider:
+        puts = [Put(resource=corpus.patient("p"))]
+        await provider.write(corpus.TENANT, corpus.VERSION, puts)
+        async with open_data_provider(settings):
+            other = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", look, str(settings.path)
+            )
+            assert await other.wait() == 0
+
+            await provider.write(corpus.TENANT, corpus.VERSION, puts)
 
 
 async def test_a_shard_of_a_type_never_stored_is_empty(provider):
