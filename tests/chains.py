@@ -1,8 +1,9 @@
 """Chains of incremental exports, and those who write meanwhile."""
 
+import itertools
 import random
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import httpx
@@ -70,12 +71,21 @@ class Chain:
                 assert entry["request"]["method"] == "DELETE"
                 self.state.pop(entry["request"]["url"].removeprefix("Patient/"), None)
 
-    def follow(self, clients: Sequence[Client], writers: Collection[Anybody], rounds: int) -> None:
+    def follow(
+        self,
+        clients: Sequence[Client],
+        writers: Collection[Anybody],
+        rounds: int,
+        written_enough: Callable[[], bool],
+    ) -> None:
         """Export again and again while others write, and once more when they have stopped."""
         for writer in writers:
             writer.start()
-        for number in range(rounds):
+        for number in itertools.count():
             self.extend(clients[number % len(clients)])
+            if number + 1 >= rounds and written_enough():
+                break
+            assert number < 10 * rounds, "the writers hardly get their turn"
         for writer in writers:
             writer.stop()
         self.extend(clients[0])

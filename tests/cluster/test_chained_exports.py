@@ -43,10 +43,10 @@ def test_hundreds_of_chained_exports_rebuild_the_final_state(cluster, request):
     rounds = ROUNDS[request.node.callspec.params["database"]]
     cluster.grow(servers=2, workers=2)
     clients = [cluster.client_of(server) for server in cluster.servers]
-    writers = [*(Writer(clients[n % 2].base_url, seed=n) for n in range(3)), Loader(cluster)]
+    writers = [Writer(clients[n % 2].base_url, seed=n) for n in range(3)]
+    loader = Loader(cluster)
 
-    Chain().follow(clients, writers, rounds)
+    def written_enough():
+        return loader.loads >= 3 and min(writer.writes for writer in writers) > rounds // 4
 
-    *threads, loader = writers
-    assert min(writer.writes for writer in threads) > rounds // 4
-    assert loader.loads >= 3
+    Chain().follow(clients, [*writers, loader], rounds, written_enough)
