@@ -212,16 +212,9 @@ async def test_an_unreachable_job_store_ends_the_export_when_the_lease_lapses(wa
         raise BackendUnavailable("down")
 
     ward.job_store.renew = unreachable
-    stop = asyncio.Event()
+    stop, moment = asyncio.Event(), timedelta(milliseconds=1)
     with capture_logs() as logs:
-        working = asyncio.create_task(
-            run_until(
-                ward,
-                stop,
-                heartbeat=timedelta(milliseconds=1),
-                lease_for=timedelta(milliseconds=1),
-            )
-        )
+        working = asyncio.create_task(run_until(ward, stop, heartbeat=moment, lease_for=moment))
         await first_of({"shard.waiting"}, logs)
 
     assert not working.done()
