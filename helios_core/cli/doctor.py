@@ -22,7 +22,7 @@ from helios_core.config.extensions import (
     open_health_checks,
     open_token_verifier,
 )
-from helios_core.config.plugins import InstalledPlugin, load_all_plugins
+from helios_core.config.plugins import InstalledPlugin, is_released_with_core, load_all_plugins
 from helios_core.config.selection import SelectedBackend, Selection
 from helios_core.config.settings import Settings
 from helios_core.errors import BackendError, ConfigurationError, HeliosError, InvalidToken
@@ -43,7 +43,7 @@ T = TypeVar("T")
 Verdict = Literal["ok", "warning", "error"]
 
 CORE = "helios-fhir"
-"""The distribution of the core; the names of its plugins' distributions begin with it."""
+"""The distribution of the core."""
 PROBE_TENANT = "_doctor"
 """The tenant of probes; no client can have one whose name begins with an underscore."""
 PROBE = b'{"resourceType":"Basic"}\n'
@@ -145,7 +145,7 @@ def _check_versions() -> Iterator[Check]:
 
 
 def _has_other_version(origin: InstalledPlugin, core: str) -> bool:
-    return origin.distribution.startswith(f"{CORE}-") and origin.version != core
+    return is_released_with_core(origin) and origin.version != core
 
 
 def _label(origin: InstalledPlugin) -> str:

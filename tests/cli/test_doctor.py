@@ -175,6 +175,14 @@ def test_distributions_of_different_versions_are_an_error(examined, monkeypatch)
     assert "helios-fhir-sqlite 0.1.0" in problem["found"]
 
 
+def test_a_plugin_of_somebody_else_has_versions_of_its_own(examined, install):
+    install("demo", distribution="helios-fhir-demo")
+
+    code, checks = examined()
+
+    assert (code, verdicts(checks, "versions")) == (0, ["ok"])
+
+
 def test_exports_that_wait_or_cannot_be_read_are_warnings(examined, tmp_path):
     examined()
     now = int(datetime.now(UTC).timestamp() * 1000)
