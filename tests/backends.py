@@ -6,7 +6,7 @@ The tables of backends, as the capability matrix has them: a page, and one in th
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from helios_core.config.matrix import (
     Combination,
     matrix,
 )
-from helios_core.config.plugins import Plugin, load_all_plugins
+from helios_core.config.plugins import Plugin, is_released_with_core, load_all_plugins
 from helios_core.storage.output_store import SupportsSignedURLs
 
 README = Path(__file__).parents[1] / "README.md"
@@ -71,14 +71,16 @@ def readme() -> str:
     return re.sub(r"(?m)^\| resources in (.*\n)(\|.*\n)*", lambda _: table, text)
 
 
+def plugins() -> list[Plugin]:
+    """Return the plugins of this repository, whatever else is installed."""
+    usable = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
+    return [plugin for plugin in usable if is_released_with_core(plugin.origin)]
+
+
 def _rows(*, installed: bool = True) -> list[Combination]:
     """Return what is known of, as if all plugins were installed or none."""
-    plugins: Iterator[Plugin] | tuple[()] = (
-        (plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin))
-        if installed
-        else ()
-    )
-    rows = matrix(plugins, selected=("sqlite", "local-fs"), known=True)
+    offered = plugins() if installed else ()
+    rows = matrix(offered, selected=("sqlite", "local-fs"), known=True)
     return [row for row in rows if "memory" not in (row.data_provider, row.output_store)]
 
 

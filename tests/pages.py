@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from helios_core.cli import tables
-from helios_core.config.plugins import Plugin, load_all_plugins
 from helios_core.config.selection import configure
 from tests import backends, conformance, parameters, public_api, shared_resources
 
@@ -20,8 +19,7 @@ BEFORE_SETTINGS = "`make docs` writes what follows; a test compares.\n\n"
 def settings() -> str:
     """Return the page of settings: what is written by hand, then those of every plugin."""
     written, end, _ = (REFERENCE / "settings.md").read_text("utf-8").partition(BEFORE_SETTINGS)
-    others = [plugin for plugin in load_all_plugins() if isinstance(plugin, Plugin)]
-    rows = tables.setting_rows(configure({}), {}, others=others)
+    rows = tables.setting_rows(configure({}), {}, others=backends.plugins())
     return f"{written}{end}{tables.settings_markdown(rows)}"
 
 

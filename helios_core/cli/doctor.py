@@ -17,8 +17,12 @@ from rich.markup import escape
 
 from helios_core.cli.terminal import log_errors_only, new_table, out, print_json, run
 from helios_core.config import selection
-from helios_core.config.extensions import open_token_verifier
-from helios_core.config.plugins import InstalledPlugin, load_all_plugins
+from helios_core.config.extensions import (
+    SelectedExtension,
+    open_health_checks,
+    open_token_verifier,
+)
+from helios_core.config.plugins import InstalledPlugin, is_released_with_core, load_all_plugins
 from helios_core.config.selection import SelectedBackend, Selection
 from helios_core.config.settings import Settings
 from helios_core.errors import BackendError, ConfigurationError, HeliosError, InvalidToken
@@ -27,8 +31,9 @@ from helios_core.export.expiry import find_unreadable
 from helios_core.model.exports import ExportRequest, Level
 from helios_core.model.jobs import Job
 from helios_core.model.parts import PartKey, PartKind
-from helios_core.storage.backends import Backends
-from helios_core.storage.data_provider import DataProvider
+from helios_core.storage.backends import Backends, OpenedHealthChecks
+from helios_core.storage.data_provider import DataProvider, SupportsWrites
+from helios_core.storage.extensions import HealthExtension
 from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
 from helios_core.storage.token_verifier import TokenVerifier
@@ -38,7 +43,7 @@ T = TypeVar("T")
 Verdict = Literal["ok", "warning", "error"]
 
 CORE = "helios-fhir"
-"""The distribution of the core; the names of its plugins' distributions begin with it."""
+"""The distribution of the core."""
 PROBE_TENANT = "_doctor"
 """The tenant of probes; no client can have one whose name begins with an underscore."""
 PROBE = b'{"resourceType":"Basic"}\n'
@@ -140,7 +145,7 @@ def _check_versions() -> Iterator[Check]:
 
 
 def _has_other_version(origin: InstalledPlugin, core: str) -> bool:
-    return origin.distribution.startswith(f"{CORE}-") and origin.version != core
+    return is_released_with_core(origin) and origin.version != core
 
 
 def _label(origin: InstalledPlugin) -> str:
@@ -199,24 +204,23 @@ class _Backends:
                 works = "Writing, reading and deleting work"
                 await self._try("output store", works, self._write, outputs, jobs)
                 if provider is not None:
-                    await self._check_verifier(provider, jobs, outputs)
+                    backends = Backends(
+                        data_provider=provider,
+                        job_store=jobs,
+                        output_store=outputs,
+                        announce=lambda _job: None,
+                    )
+                    await self._check_verifier(backends)
+                    await self._check_health(backends)
             await self._try("job store", "Deleting a job works", self._remove, jobs)
             await self._try("job store", "Listing jobs works", self._look_after, jobs)
         return self._checks
 
-    async def _check_verifier(
-        self, provider: DataProvider, jobs: JobStore, outputs: OutputStore
-    ) -> None:
+    async def _check_verifier(self, backends: Backends) -> None:
         """Open the verifier of access tokens, and make it query its issuer."""
         selected = self._chosen.token_verifier
         if selected is None:
             return
-        backends = Backends(
-            data_provider=provider,
-            job_store=jobs,
-            output_store=outputs,
-            announce=lambda _job: None,
-        )
         works = f"{_capital(str(selected.origin))} can be opened"
         opened = list[TokenVerifier]()
 
@@ -227,6 +231,21 @@ class _Backends:
 
         if await self._try("token verifier", works, enter):
             await self._try("token verifier", "Its issuer responds", self._check_issuer, *opened)
+
+    async def _check_health(self, backends: Backends) -> None:
+        """Open the health checks of plugins, and run them as `/_readiness` does."""
+        for selected in self._chosen.extensions:
+            if not isinstance(selected.extension, HealthExtension):
+                continue
+            opened = list[OpenedHealthChecks]()
+
+            async def enter(one: SelectedExtension, found: list[OpenedHealthChecks]) -> None:
+                found.extend(await open_health_checks(self._stack, [one], backends))
+
+            works = f"The health checks of {selected.origin} can be opened"
+            if await self._try("health checks", works, enter, selected, opened):
+                for name, check in opened[0].checks.items():
+                    await self._try(f"{selected.origin.name}/{name}", "All is well", check)
 
     async def _opened(self, name: str, selected: SelectedBackend[T]) -> T | None:
         opened = list[T]()
@@ -261,7 +280,10 @@ class _Backends:
 
     async def _read(self, provider: DataProvider) -> None:
         before = datetime.now(UTC)
-        self._compare_clocks("data provider", before, await provider.transaction_time())
+        settled = await provider.transaction_time()
+        # Where others write, the transaction time is that of the last load, which may be days ago.
+        if isinstance(provider, SupportsWrites):
+            self._compare_clocks("data provider", before, settled)
 
     async def _check_issuer(self, verifier: TokenVerifier) -> None:
         """Make the verifier query its issuer, for its configuration and for a key."""

@@ -193,7 +193,10 @@ def _credentials(choices: ExportChoices, stored: Mapping[str, str]) -> Credentia
         names = " and ".join(name for name, is_set in sources.items() if is_set)
         raise ConfigurationError(f"{names} exclude each other")
     if (choices.client_id is None) != (choices.key is None):
-        raise ConfigurationError("--client-id needs --key, the file with its private key")
+        raise ConfigurationError(
+            "--client-id, the id of a client, and --key, the file with its private key, need each "
+            "other"
+        )
     if choices.client_id is None and (choices.key_id or choices.scope):
         raise ConfigurationError("--key-id and --scope need --client-id")
     if choices.token_file is not None:

@@ -7,7 +7,6 @@ from rich.progress import (
     SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -20,7 +19,7 @@ def progress_bar() -> Progress:
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[words]}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        # What remains, and at the end what it took: two times side by side look like one thing.
+        TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
     )

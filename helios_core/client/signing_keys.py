@@ -42,6 +42,10 @@ def read_signing_key(path: Path, kid: str | None = None) -> SigningKey:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {type(error).__name__}") from None
     private = [key for key in _keys(text, path) if key.is_private]
+    if not private:
+        raise ConfigurationError(
+            f"{path} has no private RSA or EC key; name the file with the client's private key"
+        )
     selected = [key for key in private if kid is None or key.kid in (None, kid)]
     if len(selected) != 1:
         kids = ", ".join(str(key.kid) for key in private if key.kid)

@@ -17,7 +17,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -94,11 +94,13 @@ class ExportFolder:
         """
         Make a folder for a new export and lock it during the context.
 
+        A new folder that is empty at the end, because nothing was exported, is removed.
+
         Raises:
             ConfigurationError: It is not empty, for example because of another export.
             OSError: It cannot be written to.
         """
-        folder = cls(path)
+        folder, is_new = cls(path), not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         if has_state(path):
             raise ConfigurationError(
@@ -112,9 +114,14 @@ class ExportFolder:
             )
         for name in ("parts", "marks", "new"):
             (folder.state_folder / name).mkdir(parents=True, exist_ok=True)
-        with folder._locked():
-            folder.save(state)
-            yield folder
+        try:
+            with folder._locked():
+                folder.save(state)
+                yield folder
+        finally:
+            if is_new:
+                with suppress(OSError):  # it has files
+                    path.rmdir()
 
     @classmethod
     @contextmanager

@@ -169,6 +169,12 @@ def has_extra(name: str) -> bool:
     return name in known or name.replace("_", "-") in known
 
 
+def is_released_with_core(origin: InstalledPlugin) -> bool:
+    """Return whether a plugin is of this project, whose plugins have the version of the core."""
+    own = origin.distribution == "helios-fhir"
+    return own or has_extra(origin.distribution.removeprefix("helios-fhir-"))
+
+
 def auth_plugin(provider: str, installed: Container[str]) -> str:
     """Return the name of the plugin that HFS_AUTH_PROVIDER selects: `x_auth` or else `x`."""
     long = f"{provider}_auth"

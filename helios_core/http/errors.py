@@ -210,7 +210,8 @@ def _refusal(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     allowed = (error.headers or {}).get("allow", "")
     text = {
         404: "There is nothing at this address; /metadata lists what the server offers.",
-        405: f"{request.method} is not supported at this address; supported: {allowed}.",
+        405: f"{request.method} is not supported at this address; supported: {allowed}. "
+        "/metadata lists what the server offers.",
         413: "The request body is larger than this server accepts.",
     }.get(status, HIDDEN.get(status, error.detail))
     return outcome_response(status, CODES.get(status, "invalid"), text, headers=error.headers)

@@ -114,5 +114,8 @@ def require_type(resource_type: str, version: FHIRVersion) -> str:
         ResourceNotFound: It does not.
     """
     if resource_type not in load_definitions(version).root_elements:
-        raise ResourceNotFound(f"{resource_type[:64]!r} is not a resource type of FHIR {version}.")
+        raise ResourceNotFound(
+            f"{resource_type[:64]!r} is not a resource type of FHIR {version}; /metadata lists "
+            "what the server offers."
+        )
     return resource_type

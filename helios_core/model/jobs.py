@@ -10,9 +10,10 @@ from helios_core.model.exports import ExportRequest, Shard
 
 class JobStatus(StrEnum):
     """
-    The status of a job; the last three are final.
+    The status of a job; the last three are final, but a client may delete a job that has ended.
 
-    Observers are called when a job is accepted, and when it reaches a final status.
+    It is then cancelled, whatever it was before. Observers are called when a job is accepted, and
+    when it reaches one of the last three.
     """
 
     ACCEPTED = "accepted"

@@ -186,9 +186,11 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
+        # `create_server` adds the address, which the sentence has already.
+        reason, *_ = str(error.strerror or error).split(" (while ")
         raise ConfigurationError(
-            f"cannot listen on {host} port {port} ({error.strerror or error}); HFS_SERVER_HOST "
-            "and HFS_SERVER_PORT choose another address, port 0 a free one"
+            f"cannot listen on {host} port {port} ({reason}); HFS_SERVER_HOST and HFS_SERVER_PORT "
+            "choose another address, port 0 a free one"
         ) from error
 
 

@@ -96,7 +96,7 @@ class DataProvider(ABC):
     @abstractmethod
     async def transaction_time(self) -> datetime:
         """
-        Return an instant, about now, that is settled (P1).
+        Return an instant that is settled (P1): about now, or that of the last load by others.
 
         Raises:
             BackendUnavailable: Writers in flight could not be waited for.

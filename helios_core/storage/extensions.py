@@ -93,7 +93,7 @@ class RouteExtension(Descriptor, frozen=True, kw_only=True):
 
 class HealthExtension(Descriptor, frozen=True, kw_only=True):
     """
-    Checks that `/health` and `/_readiness` run along with those of the backends.
+    Checks that `/health`, `/_readiness` and `helios doctor` run along with those of backends.
 
     H1  There is at least one, each is asynchronous, and has a name of lower-case letters, digits
         and hyphens.

@@ -222,8 +222,8 @@ def _require_group(groups: frozenset[str] | None, level: Level, group_id: str | 
     if groups is None or (level is Level.GROUP and group_id in groups):
         return
     raise Forbidden(
-        "The client may export certain groups only, and this is none; name one of them in "
-        "Group/[id]/$export."
+        "The client may export certain groups only, and this is not an export of one of them; "
+        "name one of them in Group/[id]/$export."
     )
 
 

@@ -175,6 +175,14 @@ def test_distributions_of_different_versions_are_an_error(examined, monkeypatch)
     assert "helios-fhir-sqlite 0.1.0" in problem["found"]
 
 
+def test_a_plugin_of_somebody_else_has_versions_of_its_own(examined, install):
+    install("demo", distribution="helios-fhir-demo")
+
+    code, checks = examined()
+
+    assert (code, verdicts(checks, "versions")) == (0, ["ok"])
+
+
 def test_exports_that_wait_or_cannot_be_read_are_warnings(examined, tmp_path):
     examined()
     now = int(datetime.now(UTC).timestamp() * 1000)
@@ -232,3 +240,92 @@ def test_an_issuer_of_its_own_is_well(examined):
     code, checks = examined(HFS_AUTH_ENABLED="true", HFS_AUTH_PROVIDER="smart")
 
     assert (code, verdicts(checks, "token verifier")) == (0, ["ok", "ok"])
+
+
+LOADED_AT_NIGHT = """
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from helios_core import API_LEVEL, Backend, NoSettings, QueryDataProvider, hookimpl
+
+class Nightly(QueryDataProvider):
+    async def rows(self, query, parameters):
+        return [{"settled": SETTLED}]
+    def to_database(self, instant):
+        return instant
+    def from_database(self, value):
+        return value
+
+@asynccontextmanager
+async def open(settings):
+    yield Nightly((), settled="SELECT 1 AS settled")
+
+@hookimpl
+def helios_data_provider():
+    return Backend(
+        api_level=API_LEVEL, implementation=Nightly, settings=NoSettings, open=open
+    )
+"""
+
+
+@pytest.mark.parametrize("settled", ["datetime(2026, 3, 1, 2, tzinfo=UTC)", "datetime.now(UTC)"])
+def test_an_old_load_of_a_data_provider_that_others_write_to_is_no_wrong_clock(
+    examined, install, settled, tmp_path
+):
+    install("nightly", LOADED_AT_NIGHT.replace("SETTLED", settled))
+    settings = {
+        "HFS_STORAGE_BACKEND": "nightly",
+        "HFS_BULK_EXPORT_OUTPUT_DIR": str(tmp_path / "exports"),
+    }
+    CliRunner().invoke(app, ["migrate"], env=settings, catch_exceptions=False)
+
+    code, checks = examined(**settings)
+
+    assert (code, failing(checks)) == (0, [])
+    [clock] = [check["found"] for check in checks if check["name"] == "clocks"]
+    assert "job store" in clock
+
+
+HEALTH = """
+from contextlib import asynccontextmanager
+from helios_core import API_LEVEL, BackendUnavailable, HealthExtension, hookimpl
+
+@asynccontextmanager
+async def open(settings, backends):
+    async def lamp():
+        CHECK
+    async def fan():
+        assert await backends.job_store.recent("default", limit=1) == []
+    OPENED
+
+@hookimpl
+def helios_health_checks():
+    return HealthExtension(api_level=API_LEVEL, open=open)
+"""
+
+
+@pytest.mark.parametrize(
+    ("check", "opened", "problem"),
+    [
+        ("pass", "yield {'lamp': lamp, 'fan': fan}", None),
+        (
+            "raise BackendUnavailable('the lamp is broken; replace it')",
+            "yield {'lamp': lamp, 'fan': fan}",
+            ("demo/lamp", "the lamp is broken; replace it"),
+        ),
+        (
+            "raise KeyError('secret')",
+            "yield {'lamp': lamp, 'fan': fan}",
+            ("demo/lamp", "It raised KeyError."),
+        ),
+        ("pass", "raise BackendUnavailable('no lamp'); yield", ("health checks", "no lamp")),
+    ],
+)
+def test_health_checks_of_plugins_are_run(examined, install, check, opened, problem):
+    install("demo", HEALTH.replace("CHECK", check).replace("OPENED", opened))
+
+    code, checks = examined(HFS_PLUGINS="demo")
+
+    assert [(each["name"], each["found"]) for each in failing(checks)] == [problem] * bool(problem)
+    assert code == bool(problem)
+    if problem is None:
+        assert verdicts(checks, "demo/lamp") == verdicts(checks, "demo/fan") == ["ok"]

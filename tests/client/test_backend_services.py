@@ -297,6 +297,20 @@ def test_a_file_without_one_usable_key_is_refused(key_file, content):
     assert "c2VjcmV0" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        EC.as_pem(private=False).decode(),
+        RSA.as_pem(private=False).decode(),
+        json.dumps({"keys": [EC.as_dict(private=False)]}),
+        json.dumps({"keys": []}),
+    ],
+)
+def test_a_file_without_a_private_key_says_which_file_is_needed(key_file, content):
+    with pytest.raises(ConfigurationError, match="no private RSA or EC key; name the file with"):
+        read_signing_key(key_file(content))
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_signing_key(tmp_path / "none")

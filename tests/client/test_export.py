@@ -153,6 +153,19 @@ async def test_a_server_that_leads_to_no_address_is_refused(server, tmp_path, lo
             await export(ClientRequest(base_url=server.url, level=level), tmp_path / level)
 
 
+async def test_a_refused_kick_off_leaves_no_folder_behind(server, tmp_path):
+    folders = [tmp_path / "new", tmp_path / "existing"]
+    folders[1].mkdir()
+    server.say("GET", "/$export", *2 * [Reply(400, {}, outcome("value", "no such type"))])
+
+    for folder in folders:
+        with pytest.raises(RequestRefused):
+            await export(ClientRequest(base_url=server.url), folder)
+
+    assert list(tmp_path.iterdir()) == [folders[1]]
+    assert not list(folders[1].iterdir())
+
+
 async def test_an_address_that_is_none_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="not an http or https address"):
         await export(ClientRequest(base_url="example.org"), tmp_path)

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from tests.docs.test_walks import pattern, significant
 from tests.processes import HELIOS, READY, Site
 
 GUIDE = Path(__file__).parents[2] / "docs/how-to/let-clients-in.md"
-PATIENT = {"resourceType": "Patient", "id": "a"}
+PATIENT = {"resourceType": "Patient", "id": "ada"}
 
 pytestmark = pytest.mark.process
+
+
+SCRIPT = Path(__file__).parents[2] / "docs/examples/keycloak/get_token.py"
 
 
 def shown_commands():
@@ -81,3 +85,36 @@ def test_the_commands_lead_from_a_key_to_files_and_out_again(site, shell, tmp_pa
     assert "token.issued" in log
     assert "grant.refused" in log
     assert not re.search(r"eyJ[A-Za-z0-9_-]{10,}", log), "no token and no assertion is logged"
+
+
+@pytest.mark.parametrize(
+    "kind", ["EC -pkeyopt ec_paramgen_curve:P-384", "RSA -pkeyopt rsa_keygen_bits:2048"]
+)
+def test_the_script_gets_a_token_that_the_server_accepts(site, shell, tmp_path, kind):
+    (tmp_path / "patients.ndjson").write_text(json.dumps(PATIENT))
+    (line,) = re.findall(r"get_token\.py (.*)\)\n", GUIDE.read_text())
+    (request,) = re.findall(r"\$ curl .*http://127\.0\.0\.1:8080(/.*)\n", GUIDE.read_text())
+    for command in (
+        "helios migrate",
+        f"openssl genpkey -algorithm {kind} -out private.pem",
+        "openssl pkey -in private.pem -pubout -out public.pem",
+        "helios clients add research --jwks public.pem --scope 'system/*.rs'",
+        "helios load patients.ndjson",
+    ):
+        assert shell(command)[0] == 0, command
+    _, client = site.serve()
+
+    code, token = shell(f"{sys.executable} {SCRIPT} {line}")
+
+    assert code == 0, token
+    response = client.http.get(request, headers={"Authorization": f"Bearer {token.strip()}"})
+    assert (response.status_code, response.json()["id"]) == (200, PATIENT["id"])
+
+
+def test_the_script_says_where_no_token_is_to_be_had(shell, unused_tcp_port):
+    address = f"http://127.0.0.1:{unused_tcp_port}"
+
+    code, output = shell(f"{sys.executable} {SCRIPT} {address} research private.pem")
+
+    assert (code, output.count("\n")) == (1, 1)
+    assert f"{address} names no token endpoint" in output

@@ -7,7 +7,11 @@ from itertools import pairwise
 
 import pytest
 
+from helios_core.config.plugins import Plugin, load_all_plugins
 from tests import pages, public_api
+from tests.config.conftest import install
+
+__all__ = ["install"]
 
 NAMES = public_api.public_names()
 NUMBER = re.compile(r"\b(int|float|timedelta|datetime)\b")
@@ -19,6 +23,34 @@ def test_a_generated_page_is_what_the_code_makes(name):
     written = (pages.REFERENCE / name).read_text(encoding="utf-8")
 
     assert written == pages.PAGES[name](), "run `make docs`"
+
+
+FOREIGN = """
+from typing import Annotated
+import msgspec
+from helios_core import API_LEVEL, Backend, hookimpl, memory
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    path: Annotated[str, msgspec.Meta(description="File of the tables")] = "clinic.db"
+
+@hookimpl
+def helios_data_provider():
+    own = memory.helios_data_provider()
+    return Backend(
+        api_level=API_LEVEL, implementation=own.implementation, settings=Settings, open=own.open
+    )
+"""
+
+
+def test_a_plugin_that_somebody_installs_here_is_on_no_page(install):
+    install("clinic", FOREIGN, distribution="helios-fhir-clinic")
+    usable = [item for item in load_all_plugins() if isinstance(item, Plugin)]
+    assert "clinic" in {plugin.origin.name for plugin in usable}
+
+    pages_with_it = {name: pages.PAGES[name]() for name in ("backends.md", "settings.md")}
+
+    assert not [name for name, text in pages_with_it.items() if "HFS_CLINIC" in text]
+    assert "`clinic`" not in pages.PAGES["../../README.md"]()
 
 
 @pytest.mark.parametrize("package", public_api.PACKAGES)

@@ -34,7 +34,7 @@ VOLATILE = {
 }
 TOKEN = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in VOLATILE.items()))
 ADDRESS = "http://127.0.0.1:8080"
-INSTALLS = re.compile(r'pip install "helios-fhir\[(\w+)\]"')
+INSTALLS = re.compile(r"pip install ")
 
 
 def commands(page):
@@ -226,6 +226,18 @@ def test_every_extra_that_is_installed_exists(page):
 
     assert set(named) <= set(project["optional-dependencies"])
     assert project["name"] == "helios-fhir"
+
+
+def test_the_plugins_to_install_from_a_clone_are_those_of_the_extra():
+    page = QUICKSTART.read_text(encoding="utf-8")
+    ((extra, folders),) = re.findall(r"pip install '\.\[(\w+)\]' (.*)", page)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (includes,) = project["optional-dependencies"][extra]
+    names = re.findall(r"[\w-]+(?=[,\]])", includes)
+
+    plugins = [f"plugins/{name.replace('-', '_')}" for name in names if name != "client"]
+
+    assert folders.split() == plugins
 
 
 def test_the_figures_of_the_readme_are_those_that_were_measured():

@@ -87,6 +87,9 @@ async def test_a_failure_of_a_backend_is_logged_with_its_reason(site):
         ("POST", "/export-status/x", 405),
         ("PUT", "/export-file/x/y", 405),
         ("GET", "/Patient/$everything", 404),
+        ("GET", "/docs", 404),
+        ("GET", "/favicon.ico", 404),
+        ("GET", "/Patiente/1", 404),
         ("GET", "/schema/openapi.json", 404),
         ("BREW", "/Patient", 405),
     ],
@@ -97,5 +100,6 @@ async def test_addresses_and_methods_that_do_not_exist_are_outcomes(
     """B2-KO-21"""
     response = await client.request(method, path)
 
-    outcome(response, status)
+    issue = outcome(response, status)
+    assert "/metadata lists what the server offers" in issue["diagnostics"]
     assert ("allow" in response.headers) is (status == 405)

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from helios_core.config.matrix import Combination, matrix
-from helios_core.config.plugins import load_all_plugins
+from tests import backends
 from tests.matrix.corpora import examples
 from tests.matrix.turns import VARIABLE, Cell, selected
 from tests.turns import today
@@ -28,7 +28,7 @@ VERSIONS = ("R4", "R4B", "R5", *(["R6"] if examples("R6") else []))
 @cache
 def rows() -> Mapping[str, Combination]:
     """Return the rows of `helios capabilities --all` by their names, without those in memory."""
-    listed = matrix(load_all_plugins(), selected=("sqlite", "local-fs"), known=True)
+    listed = matrix(backends.plugins(), selected=("sqlite", "local-fs"), known=True)
     return {row.name: row for row in listed if "memory" not in row.name.split("/")}
 
 

@@ -12,6 +12,7 @@ from helios_core import (
     Backends,
     BackendUnavailable,
     Job,
+    JobStatus,
     Observer,
     ObserverExtension,
     Secret,
@@ -34,7 +35,7 @@ async def open_observer(settings: WebhookSettings, _backends: Backends) -> Async
     async with httpx.AsyncClient(headers=headers, timeout=10) as client:
 
         async def announce(job: Job) -> None:
-            if job.status.active:
+            if job.status not in (JobStatus.COMPLETE, JobStatus.ERROR):
                 return
             try:
                 response = await client.post(

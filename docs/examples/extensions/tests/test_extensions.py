@@ -1,5 +1,6 @@
 """Every extension passes the suite of its kind, and does what it is there for."""
 
+import json
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -7,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from helios_examples import confidential, disk, groups, recent, statistics, webhook
 from helios_examples.confidential import CONFIDENTIALITY
+from msgspec.structs import replace
 
-from helios_core import ExportIntent, Level
+from helios_core import ExportIntent, JobStatus, Level
 from helios_core.testing import (
     CommandSuite,
     FileAuthorizerSuite,
@@ -16,6 +18,7 @@ from helios_core.testing import (
     ObserverSuite,
     RouteSuite,
     TransformSuite,
+    corpus,
 )
 
 
@@ -85,7 +88,8 @@ class TestGroups(FileAuthorizerSuite):
 
 class Receiver(BaseHTTPRequestHandler):
     def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.posted.append(json.loads(body)["export"])
         self.send_response(204)
         self.end_headers()
 
@@ -97,6 +101,7 @@ class TestWebhook(ObserverSuite):
     @pytest.fixture
     def extension(self):
         server = HTTPServer(("127.0.0.1", 0), Receiver)
+        self.posted = server.posted = []
         threading.Thread(target=server.serve_forever).start()
         self.port = server.server_address[1]
         yield webhook.helios_observer()
@@ -106,3 +111,9 @@ class TestWebhook(ObserverSuite):
     @property
     def settings(self):
         return {"url": f"http://127.0.0.1:{self.port}/exports"}
+
+    async def test_only_exports_that_are_complete_or_in_error_are_posted(self, subject):
+        for status in JobStatus:
+            await subject(replace(corpus.job(status), status=status))
+
+        assert self.posted == ["complete", "error"]
