@@ -22,6 +22,7 @@ from tests.client import scripted
 from tests.client.scripted import Reply
 from tests.pace import scaled
 from tests.processes import HELIOS, POLL_SECONDS, READY, Site
+from tests.small_disks import mounted
 
 LINE = b'{"resourceType":"Patient","id":"%07d","text":"%s"}\n'
 CONTENT = b"".join(LINE % (number, b"x" * 1000) for number in range(3000))
@@ -270,13 +271,8 @@ async def test_a_full_disk_is_survived(server, tmp_path, small_disk):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of two megabytes."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a tmpfs needs root: run the tests as root to enable this one")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "small", "2m") as folder:
+        yield folder
 
 
 def test_a_client_that_is_killed_again_and_again_loses_and_repeats_nothing(url, tmp_path):
