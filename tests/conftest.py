@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests.elasticsearches import elasticsearch, elasticsearch_of, own_indices
 from tests.keycloaks import keycloak
@@ -17,6 +18,10 @@ from tests.turns import in_turn, today
 
 start_reaper()
 today()
+
+# How long an example takes, and how long to make one, is up to the machine.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 TESTS = Path(__file__).parent
 
