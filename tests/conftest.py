@@ -2,11 +2,13 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests.elasticsearches import elasticsearch, elasticsearch_of, own_indices
 from tests.keycloaks import keycloak
@@ -17,6 +19,10 @@ from tests.turns import in_turn, today
 
 start_reaper()
 today()
+
+# How long an example takes, and how long to make one, is up to the machine.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 TESTS = Path(__file__).parent
 
@@ -209,6 +215,14 @@ def logging_of_its_own():
     for handler in logging.root.handlers[:]:
         if type(handler) is logging.StreamHandler:
             logging.root.removeHandler(handler)
+
+
+@pytest.fixture
+def refusing_port():
+    """A port that refuses every connection, and that nobody else can take meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

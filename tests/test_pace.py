@@ -1,6 +1,7 @@
 """Limits that grow with what a probe takes."""
 
 import pytest
+from hypothesis import settings
 
 from tests import pace
 
@@ -33,3 +34,7 @@ def test_a_deadline_passes_later_on_a_slow_machine(clock, slowness):
 
 def test_a_probe_takes_its_time():
     assert pace.slowness() >= 1
+
+
+def test_no_generated_example_has_a_deadline():
+    assert settings.default.deadline is None

@@ -223,10 +223,10 @@ def test_an_issuer_that_does_not_respond_is_an_error(examined, install):
     assert "the issuer does not respond" in problem["found"]
 
 
-def test_an_issuer_that_is_asked_for_every_key_is_asked(examined, unused_tcp_port):
+def test_an_issuer_that_is_asked_for_every_key_is_asked(examined, refusing_port):
     code, checks = examined(
         HFS_AUTH_ENABLED="true",
-        HFS_AUTH_ISSUER=f"http://127.0.0.1:{unused_tcp_port}",
+        HFS_AUTH_ISSUER=f"http://127.0.0.1:{refusing_port}",
         HFS_AUTH_AUDIENCE="http://localhost",
         HFS_AUTH_ALLOW_HTTP="true",
     )

@@ -307,13 +307,10 @@ def test_a_refusal_of_the_server_is_told_in_words(site, tmp_path):
     assert "Traceback" not in process.output()
 
 
-def test_a_server_that_is_not_there_is_told_in_words(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-
+def test_a_server_that_is_not_there_is_told_in_words(tmp_path, refusing_port):
     process = Process(
         "export",
-        f"http://127.0.0.1:{port}",
+        f"http://127.0.0.1:{refusing_port}",
         "--to",
         str(tmp_path / "files"),
         settings={},

@@ -191,9 +191,9 @@ async def test_a_renewal_outlives_what_other_requests_outlive(server, key_file):
     assert await credentials.header() == "Bearer two"
 
 
-async def test_a_server_that_is_down_is_unreachable(key_file, unused_tcp_port):
+async def test_a_server_that_is_down_is_unreachable(key_file, refusing_port):
     with pytest.raises(ServerUnreachable):
-        await BackendServices(f"http://127.0.0.1:{unused_tcp_port}", "lab", key_file()).header()
+        await BackendServices(f"http://127.0.0.1:{refusing_port}", "lab", key_file()).header()
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,6 @@ PATHS = [
     *("/", "//", "/export-status/", "/export-file/a/b", "/Patient/_history", "/_search"),
 ]
 BOUNDED = settings(
-    deadline=None,
     max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

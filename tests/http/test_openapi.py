@@ -47,7 +47,6 @@ ELSEWHERE = re.compile(
 )
 """What others describe: FHIR's own REST the CapabilityStatement, and discovery SMART."""
 BOUNDED = settings(
-    deadline=None,
     max_examples=20,
     derandomize=True,
     database=None,

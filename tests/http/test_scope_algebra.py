@@ -64,7 +64,7 @@ def visible(words, resource_type, letter):
     return set().union(*granted) & BY_TYPE[resource_type]
 
 
-@settings(max_examples=RUNS, deadline=None)
+@settings(max_examples=RUNS)
 @given(st.lists(GOOD, max_size=4), st.lists(BAD, max_size=2))
 def test_scopes_are_the_sum_of_their_words_and_the_limit_of_everything(words, others):
     scopes = [f"system/{type_}.{letters}{query}" for type_, letters, query in words if letters]

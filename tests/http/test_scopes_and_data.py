@@ -146,7 +146,7 @@ def granted(words, resource, letter):
     )
 
 
-@settings(max_examples=RUNS, deadline=None)
+@settings(max_examples=RUNS)
 @given(
     words=st.lists(WORDS, max_size=4),
     junk=st.lists(JUNK, max_size=2),

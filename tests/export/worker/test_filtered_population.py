@@ -112,7 +112,8 @@ async def ward(clinic):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     chosen=st.lists(queries(), min_size=1, max_size=4),

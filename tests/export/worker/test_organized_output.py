@@ -311,7 +311,7 @@ async def cut(blocks: list[list[int]], *, max_bytes: int, max_rows: int | None):
     max_bytes=st.integers(1, 200),
     max_rows=st.none() | st.integers(1, 10),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 async def test_blocks_are_cut_only_where_a_part_cannot_hold_them(blocks, max_bytes, max_rows):
     """B3-14"""
     parts = await cut(blocks, max_bytes=max_bytes, max_rows=max_rows)

@@ -502,7 +502,6 @@ VALUES = st.one_of(
 
 
 @settings(
-    deadline=None,
     max_examples=300,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -539,7 +538,7 @@ async def test_no_search_breaks_the_server(stored, pairs, route, lenient):
         assert response.json()["resourceType"] == "OperationOutcome"
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(query=st.binary(max_size=40))
 async def test_no_bytes_break_the_server(stored, query):
     form = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -468,7 +468,7 @@ def untouched_issuer():
         yield issuer
 
 
-@settings(max_examples=FUZZ_RUNS, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=FUZZ_RUNS, suppress_health_check=list(HealthCheck))
 @given(
     header=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jku"]), ANYTHING),
     claims=st.dictionaries(st.sampled_from([*NAMES, "tenant_id"]), ANYTHING),

@@ -11,7 +11,6 @@ import pytest
 
 from helios_core import BackendUnavailable, ConfigurationError, Secret
 from helios_mongodb import MongoSettings, open_data_provider
-from tests.services import free_port
 
 pytestmark = [
     pytest.mark.usefixtures("collected"),
@@ -89,8 +88,8 @@ async def test_a_mongos_needs_no_name_of_a_replica_set():
         assert "is a mongos; leave replicaSet out" in await refusal(port, "replicaSet=rs0")
 
 
-async def test_members_whose_names_lead_nowhere_are_named():
-    elsewhere = f"127.0.0.1:{free_port()}"
+async def test_members_whose_names_lead_nowhere_are_named(refusing_port):
+    elsewhere = f"127.0.0.1:{refusing_port}"
     hello = {"isWritablePrimary": True, "setName": "rs0", "setVersion": 1, "hosts": [elsewhere]}
     async with a_server(**hello, me=elsewhere) as port:
         message = await refusal(port, "replicaSet=rs0", BackendUnavailable)
@@ -99,9 +98,7 @@ async def test_members_whose_names_lead_nowhere_are_named():
     assert "rs.reconfig()" in message
 
 
-async def test_a_server_that_is_down_is_named_with_the_reason():
-    port = free_port()
+async def test_a_server_that_is_down_is_named_with_the_reason(refusing_port):
+    message = await refusal(refusing_port, "directConnection=true", BackendUnavailable)
 
-    message = await refusal(port, "directConnection=true", BackendUnavailable)
-
-    assert f"127.0.0.1:{port}: [Errno " in message
+    assert f"127.0.0.1:{refusing_port}: [Errno " in message

@@ -6,7 +6,6 @@ import pytest
 
 from helios_core import BackendUnavailable, ConfigurationError, Secret
 from helios_s3 import open_data_provider
-from tests.services import free_port
 
 
 @pytest.fixture
@@ -82,8 +81,10 @@ async def test_what_prevents_the_start_names_the_settings_of_the_resources(
     assert "BULK_EXPORT" not in str(raised.value)
 
 
-async def test_a_server_that_is_down_is_named_with_the_settings(bucket, resource_settings):
-    nowhere = f"http://127.0.0.1:{free_port()}"
+async def test_a_server_that_is_down_is_named_with_the_settings(
+    bucket, resource_settings, refusing_port
+):
+    nowhere = f"http://127.0.0.1:{refusing_port}"
 
     with pytest.raises(BackendUnavailable, match=f"reached at {nowhere}.*HFS_S3_ENDPOINT"):
         async with open_data_provider(resource_settings(bucket, endpoint=nowhere)):

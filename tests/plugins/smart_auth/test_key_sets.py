@@ -210,9 +210,9 @@ async def test_a_server_that_is_silent_is_given_up(publisher):
         assert "in time" in await unreadable(sets, publisher.url)
 
 
-async def test_a_server_that_is_down_is_reported(publisher, unused_tcp_port):
+async def test_a_server_that_is_down_is_reported(publisher, refusing_port):
     async with opened() as sets:
-        said = await unreadable(sets, f"http://127.0.0.1:{unused_tcp_port}/")
+        said = await unreadable(sets, f"http://127.0.0.1:{refusing_port}/")
 
     assert "cannot be reached" in said
 

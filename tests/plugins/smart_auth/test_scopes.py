@@ -1,7 +1,7 @@
 from itertools import chain, combinations, product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from helios_core import parse_scope
@@ -139,7 +139,6 @@ def means(words):
     return allowed
 
 
-@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_what_is_granted_is_what_both_allow_and_nothing_else(requested, registered):
     """SM-18"""
