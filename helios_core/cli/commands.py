@@ -52,7 +52,9 @@ class Commands(click.Group):
         except click.UsageError:
             raise
         except (HeliosError, click.ClickException) as error:
-            click.echo(f"helios: {error}", err=True)
+            from helios_core.cli.terminal import print_error
+
+            print_error(error)
             raise click.exceptions.Exit(
                 2 if isinstance(error, ConfigurationError) else 1
             ) from None

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from helios_core.cli import export_events as events
 from helios_core.cli.progress import progress_bar
-from helios_core.cli.terminal import new_table, out, print_line
+from helios_core.cli.terminal import new_table, out, print_error, print_line, printable
 from helios_core.cli.verify import verification_table
 from helios_core.client.export import ExportPhase, ExportProgress, ExportSummary
 from helios_core.client.state import has_state, is_accepted, resume_command
@@ -92,7 +92,7 @@ class _Quiet(Reporter):
     def finished(self, summary: ExportSummary, code: int) -> None:
         if summary.is_empty or not summary.is_complete:
             for line in self._remarks(summary, code):
-                click.echo(f"helios: {line}", err=True)
+                print_error(line)
 
 
 class _Machine(Reporter):
@@ -267,7 +267,7 @@ def export_progress(label: str = "") -> Iterator[Callable[[ExportProgress], None
                 description=f"{label} {now.phase.value}".strip(),
                 completed=now.fraction or 0,
                 total=None if now.fraction is None else 1,
-                words=received if fetching else now.message,
+                words=received if fetching else printable(now.message),
             )
 
         yield report

@@ -18,7 +18,7 @@ def progress_bar() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[words]}", markup=False),
         # What remains, and at the end what it took: two times side by side look like one thing.
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),

@@ -1,17 +1,19 @@
 """Shared by all commands: printing, logging and running coroutines."""
 
 import asyncio
+import re
 import sys
 import textwrap
-from collections.abc import Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.measure import Measurement
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +21,21 @@ from helios_core.config.logs import configure_logging
 from helios_core.config.settings import LogFormat, LogLevel
 
 T = TypeVar("T")
+
+CONTROLS: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+"""Characters that control a terminal or reverse the direction of text; not line breaks, tabs."""
+
+
+def printable(text: str) -> str:
+    """
+    Return a text without the characters that control a terminal.
+
+    Servers choose some texts: reasons, types, dates. They must not be able to change what else is
+    on the screen, or what a copied line means.
+    """
+    return CONTROLS.sub("", text)
 
 
 class Output(Console):
@@ -36,8 +53,15 @@ class Output(Console):
             return
         for item in objects:
             for line in plain_lines(item):
-                self.file.write(f"{line}\n")
+                self.file.write(f"{printable(line)}\n")
         self.file.flush()
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render like rich, without the control characters of texts."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def fitted(self, item: Any) -> Any:  # noqa: ANN401  whatever rich prints
         """Return what a terminal shows: each table that is too wide becomes a list."""
@@ -94,6 +118,11 @@ def _cell(content: object) -> str:
 def print_line(line: str) -> None:
     """Print a line verbatim, without markup, colours or wrapping."""
     out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_error(text: object) -> None:
+    """Print a line to standard error."""
+    click.echo(printable(f"helios: {text}"), err=True)
 
 
 def print_item(text: str) -> None:

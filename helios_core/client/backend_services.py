@@ -12,7 +12,9 @@ import msgspec
 import stamina
 from joserfc import jws
 
+from helios_core.client.documents import decode_json
 from helios_core.client.errors import ExportFailed, RequestRefused, should_retry
+from helios_core.client.manifest import is_reference
 from helios_core.client.session import unreachable
 from helios_core.client.signing_keys import SigningKey, read_signing_key
 
@@ -120,6 +122,8 @@ class BackendServices:
                 f"{url} names no token endpoint (status {response.status_code}); is the address "
                 "the base of a server that needs access tokens?"
             )
+        if not is_reference(endpoint):
+            raise TokenRefused(f"{url} names a token endpoint that is not a valid URL")
         if not endpoint.startswith(("https://", f"{httpx.URL(self._base_url).scheme}://")):
             raise TokenRefused(
                 f"{url} names a token endpoint without TLS; credentials are sent over https only"
@@ -140,8 +144,8 @@ class BackendServices:
         response = await _sent(client, "POST", endpoint, attempts, form=form)
         if response.status_code == httpx.codes.OK:
             try:
-                token = msgspec.json.decode(response.content, type=_Token)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+                token = decode_json(response.content, _Token)
+            except msgspec.DecodeError:
                 token = None
             if token and token.token_type.lower() == "bearer" and _is_token(token.access_token):
                 return token
@@ -212,8 +216,8 @@ def _raise_if_busy(response: httpx.Response) -> None:
 
 def _members(response: httpx.Response) -> Mapping[str, Any]:
     try:
-        return msgspec.json.decode(response.content, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return decode_json(response.content, dict[str, Any])
+    except msgspec.DecodeError:
         return {}
 
 

@@ -16,6 +16,7 @@ import msgspec
 import stamina
 import zstandard
 
+from helios_core.client.documents import decode_json
 from helios_core.client.errors import ExportFailed, RequestRefused, should_retry
 from helios_core.client.manifest import BLOCK_HEADER
 from helios_core.client.session import Session, unreachable
@@ -150,7 +151,7 @@ class Download:
     def _restore(self) -> None:
         """Continue with the bytes that an earlier process has received."""
         try:
-            mark = msgspec.json.decode(self._mark.read_bytes(), type=PartMark)
+            mark = decode_json(self._mark.read_bytes(), PartMark)
             size = self._part.stat().st_size
         except (OSError, msgspec.DecodeError):
             return

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from helios_core.client.documents import decode_json
 from helios_core.errors import HeliosError
 
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
@@ -85,10 +86,7 @@ def read_issues(outcome: bytes) -> list[OutcomeIssue]:
     Raises:
         msgspec.DecodeError: It is not an OperationOutcome.
     """
-    try:
-        return msgspec.json.decode(outcome, type=_Outcome).issue
-    except UnicodeDecodeError as error:
-        raise msgspec.DecodeError("it is not UTF-8") from error
+    return decode_json(outcome, _Outcome).issue
 
 
 def raise_for_refusal(response: httpx.Response) -> None:

@@ -263,7 +263,7 @@ def _explained_errors(folder: Path) -> Iterator[None]:
     except httpx.HTTPError as error:
         host = error.request.url.netloc.decode()
         raise ExportFailed(f"{host} cannot be used: {type(error).__name__} {error}") from error
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:  # httpx raises both for names of hosts
         raise ExportFailed(f"the server sent an invalid URL: {error}") from error
 
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import msgspec
 
+from helios_core.client.documents import decode_json
 from helios_core.client.errors import ExportFailed
 
 BLOCK_HEADER = b'{"resourceType":"Parameters"'
@@ -79,8 +80,8 @@ def read_manifest(sent: bytes) -> ReceivedManifest:
         ExportFailed: It is not a manifest, or has an invalid URL.
     """
     try:
-        manifest = msgspec.json.decode(sent, type=ReceivedManifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        manifest = decode_json(sent, ReceivedManifest)
+    except msgspec.DecodeError as error:
         raise ExportFailed(f"the server's manifest cannot be read: {error}") from error
     for number, (kind, entry) in enumerate(manifest.entries, start=1):
         if not is_reference(entry.url):
@@ -94,9 +95,12 @@ def is_reference(url: str) -> bool:
     """Return whether a text is an http or https URL, or a relative one."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("", "http", "https") and parts.port != 0 and bool(httpx.URL(url))
+        has_port = parts.port != 0
+        # A relative URL has no host, and the name of a host may be one that httpx cannot decode.
+        has_host = bool(httpx.URL(url).host) or not parts.scheme
     except (ValueError, httpx.InvalidURL):
         return False
+    return parts.scheme in ("", "http", "https") and has_port and has_host
 
 
 def join_pages(pages: Sequence[bytes]) -> bytes:

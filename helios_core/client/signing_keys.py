@@ -8,6 +8,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from helios_core.client.documents import decode_json
 from helios_core.errors import ConfigurationError
 
 _LARGEST: Final = 256 * 1024
@@ -61,7 +62,7 @@ def read_signing_key(path: Path, kid: str | None = None) -> SigningKey:
 
 def _keys(text: bytes, path: Path) -> list[ECKey | RSAKey]:
     """Return the RSA and EC keys of a file."""
-    if text.lstrip().startswith(b"-----BEGIN"):
+    if b"-----BEGIN" in text and not text.lstrip().startswith((b"{", b"[")):
         for kind in (ECKey, RSAKey):
             try:
                 return [kind.import_key(text)]
@@ -71,14 +72,14 @@ def _keys(text: bytes, path: Path) -> list[ECKey | RSAKey]:
             f"{path} is PEM, and holds neither an RSA nor an EC key without a password"
         )
     try:
-        document = msgspec.json.decode(text, type=dict[str, Any])
+        document = decode_json(text, dict[str, Any])
         members = msgspec.convert(document.get("keys", [document]), list[dict[str, Any]])
         return [
             ECKey.import_key(member) if member["kty"] == "EC" else RSAKey.import_key(member)
             for member in members
             if member.get("kty") in _ALGORITHMS
         ]
-    except (msgspec.MsgspecError, UnicodeDecodeError, JoseError, ValueError, TypeError, KeyError):
+    except (msgspec.MsgspecError, JoseError, ValueError, TypeError, KeyError):
         raise ConfigurationError(
             f"{path} has no key that can be read; expected is a JWK, a JWK set or PEM"
         ) from None

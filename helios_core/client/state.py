@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from helios_core.client.documents import decode_json
 from helios_core.client.kickoff import ClientRequest
 from helios_core.errors import ConfigurationError
 
@@ -170,7 +171,7 @@ class ExportFolder:
         """
         path = self.state_folder / _STATE
         try:
-            return msgspec.json.decode(path.read_bytes(), type=ExportState)
+            return decode_json(path.read_bytes(), ExportState)
         except msgspec.DecodeError as error:
             raise ConfigurationError(
                 f"{path} cannot be read ({error}); export into another folder"

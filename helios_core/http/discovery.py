@@ -144,10 +144,10 @@ class DiscoveryRoutes:
         return (await self._statement(caller)).content
 
     async def _statement(self, caller: Caller) -> Document:
-        issuer = await self._issuer(caller.base)
-        authorize, token = issuer.get("authorization_endpoint"), issuer.get("token_endpoint")
+        urls = await self._issuer_urls(caller.base)
+        authorize, token = urls.get("authorization_endpoint"), urls.get("token_endpoint")
         oauth = None
-        if isinstance(authorize, str) and isinstance(token, str):
+        if authorize is not None and token is not None:
             oauth = OAuthURIs(authorize=authorize, token=token)
         return await self._statements.get(caller.fhir_version, (caller.base, oauth))
 
@@ -172,22 +172,23 @@ class DiscoveryRoutes:
         service = Service(
             base=caller.base,
             secured=self._backends.token_verifier is not None,
-            token_url=(await self._issuer(caller.base)).get("token_endpoint"),
+            token_url=(await self._issuer_urls(caller.base)).get("token_endpoint"),
             tenants=self._guard.tenant_routing(request),
             default_tenant=self._tenant,
         )
         document = await self._descriptions.get(caller.fhir_version, service)
         return _document_response(request, document, "application/json")
 
-    async def _issuer(self, base: str) -> Mapping[str, Any]:
-        """Return what the issuer publishes, nothing without one or if it does not respond."""
+    async def _issuer_urls(self, base: str) -> Mapping[str, str]:
+        """Return the URLs that the issuer publishes, none if it does not respond."""
         verifier = self._backends.token_verifier
         if verifier is None:
             return {}
         try:
-            return await verifier.smart_configuration(base)
+            published = await verifier.smart_configuration(base)
         except BackendError:
             return {}
+        return {name: value for name, value in published.items() if isinstance(value, str)}
 
     def _build_statement(self, version: FHIRVersion, about: tuple[str, OAuthURIs | None]) -> bytes:
         if version not in self._elements:

@@ -120,7 +120,10 @@ class _Sorting:
                 return None
             await _add(page, found.resources)
             if found.end is None:
-                self.found = len(found.resources) if after is None else None
+                # If nobody requested the total, it must not be known just because the index has
+                # few resources to examine: the client may not see all of these.
+                if after is None and self._query.total:
+                    self.found = len(found.resources)
                 return page
             known = self._sort.reached(found.end.value, found.end.id)
             if page.end is not None and not known < page.end[0]:

@@ -143,11 +143,7 @@ def apply_change(
             versions.append(_stored(change.resource, decision.version_id, stamp))
         else:
             versions.append(_deletion(versions[-1], decision.version_id, stamp))
-    return AppliedChange(
-        outcome=decision.outcome,
-        version_id=decision.version_id,
-        last_updated=versions[-1].stored.last_updated if versions else None,
-    )
+    return decision.applied(versions[-1].stored.last_updated if versions else None)
 
 
 def _stored(resource: Resource, version_id: int, stamp: datetime) -> MemoryVersion:

@@ -1,11 +1,12 @@
 """The effect of a change on a resource: the one rule for every store that can be written to."""
 
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from helios_core.errors import VersionConflict
-from helios_core.storage.data_provider import ChangeResult, Delete, Put
+from helios_core.storage.data_provider import AppliedChange, ChangeResult, Delete, Put
 
 
 class CurrentVersion(Protocol):
@@ -32,6 +33,12 @@ class Decision(msgspec.Struct, frozen=True):
     """The version that is current after the change, 0 if there is none."""
     makes_version: bool
     """Whether that version has to be written; otherwise nothing changes."""
+
+    def applied(self, last_updated: datetime | None) -> AppliedChange:
+        """Return the result of the change; `last_updated` is that of the current version."""
+        return AppliedChange(
+            outcome=self.outcome, version_id=self.version_id, last_updated=last_updated
+        )
 
 
 def decide(change: Put | Delete, current: CurrentVersion | None) -> Decision:

@@ -117,11 +117,11 @@ class Transforms:
         return Transforms(applied, time_limit=self._time_limit)
 
     def touches(self, resource_type: str) -> bool:
-        """Whether one of them is called for resources of a type."""
+        """Return whether one of them is called for resources of a type."""
         return bool(self._chain(resource_type))
 
     def drops(self, resource_type: str) -> bool:
-        """Whether one of them keeps resources of a type back."""
+        """Return whether one of them keeps resources of a type back."""
         return any(each.effect.drops for each in self._chain(resource_type))
 
     async def apply(self, key: TypeKey, lines: Sequence[bytes]) -> TransformedLines:

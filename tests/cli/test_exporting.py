@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.client import scripted
 from tests.client.scripted import Reply
 from tests.pace import scaled
 from tests.processes import HELIOS, POLL_SECONDS, READY, Site
+from tests.small_disks import mounted
 
 LINE = b'{"resourceType":"Patient","id":"%07d","text":"%s"}\n'
 CONTENT = b"".join(LINE % (number, b"x" * 1000) for number in range(3000))
@@ -269,13 +271,8 @@ async def test_a_full_disk_is_survived(server, tmp_path, small_disk):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of two megabytes."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a tmpfs needs root: run the tests as root to enable this one")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "small", "2m") as folder:
+        yield folder
 
 
 def test_a_client_that_is_killed_again_and_again_loses_and_repeats_nothing(url, tmp_path):
@@ -425,6 +422,33 @@ def test_a_quiet_export_of_nothing_says_so(url, tmp_path):
     assert "NOTHING was exported" in quiet.err
     # The URL or a token may have named the tenant, of which the command knows nothing.
     assert "tenant of the request" in quiet.err
+
+
+HOSTILE = "\x1b]0;mine\x07\x1b[2J\x9b2J\u202etxt"
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+async def test_a_server_cannot_control_the_terminal(server, tmp_path, quiet):
+    entry = {"type": HOSTILE, "url": f"{server.url}/a", "count": 1}
+    issue = {"severity": "error", "code": "x", "diagnostics": HOSTILE}
+    outcome = json.dumps({"resourceType": "OperationOutcome", "issue": [issue]}).encode()
+    server.exports(
+        entry, error=[entry | {"url": f"{server.url}/b"}], transactionTime=f"2026{HOSTILE}"
+    )
+    server.say("GET", "/a", Reply(body=b'{"resourceType":"Patient","id":"a"}\n'))
+    server.say("GET", "/b", Reply(body=outcome + b"\n"))
+    server.say("GET", "/Patient/$export", Reply(400, {}, outcome))
+
+    done = await ended(await start(server.url, "--to", tmp_path / "a", *quiet))
+    refused = await ended(
+        await start(f"{server.url}/Patient/$export", "--to", tmp_path / "b", *quiet)
+    )
+
+    assert (done.code, refused.code) == (3, 1)
+    assert "error: ]0;mine[2J2Jtxt" in done.out + done.err
+    assert "returned 400: ]0;mine[2J2Jtxt" in refused.err
+    for text in (done.out, refused.out, refused.err, done.err):
+        assert not re.search(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u202e]", text)
 
 
 async def test_files_that_are_not_what_the_proof_says_are_fetched_again(server, tmp_path):

@@ -17,6 +17,7 @@ from helios_core.client.signing_keys import read_signing_key
 from helios_core.errors import ConfigurationError
 from tests.client.scripted import Reply
 
+NESTED = b"[" * 100_000 + b"]" * 100_000
 LINE = b'{"resourceType":"Patient","id":"a"}\n'
 EC = ECKey.generate_key("P-384", {"kid": "ec"}, private=True)
 RSA = RSAKey.generate_key(2048, {"kid": "rsa"}, private=True)
@@ -202,12 +203,35 @@ async def test_a_server_that_is_down_is_unreachable(key_file, unused_tcp_port):
         Reply(body=b"{}"),
         Reply(body=b"<html>"),
         Reply(body=b'{"token_endpoint":1}'),
+        Reply(body=b'{"token_endpoint":' + NESTED + b"}"),
     ],
 )
 async def test_a_server_without_a_token_endpoint_is_named(server, key_file, reply):
     server.say("GET", "/.well-known/smart-configuration", reply)
 
     with pytest.raises(TokenRefused, match="names no token endpoint"):
+        await BackendServices(server.url, "lab", key_file()).header()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://xn--/token",
+        "http://[::1/token",
+        "http://127.0.0.1:port/token",
+        "http://127.0.0.1/\x1b[2J",
+        "http:///token",
+        "ftp://127.0.0.1/token",
+        "//127.0.0.1/token",
+        "/token",
+        "",
+    ],
+)
+async def test_an_endpoint_that_is_no_address_is_refused(server, key_file, endpoint):
+    body = json.dumps({"token_endpoint": endpoint}).encode()
+    server.say("GET", "/.well-known/smart-configuration", Reply(body=body))
+
+    with pytest.raises(TokenRefused, match=r"not a valid URL|without TLS"):
         await BackendServices(server.url, "lab", key_file()).header()
 
 
@@ -219,6 +243,7 @@ def test_a_key_is_read_from_any_form(key_file, key):
 
     assert read_signing_key(key_file(key)).kid == key.kid
     assert read_signing_key(key_file(pem)).kid == key.thumbprint()
+    assert read_signing_key(key_file(f"Bag Attributes\n  x: 1\n{pem}")).kid == key.thumbprint()
     assert read_signing_key(key_file(pem), "mine").kid == "mine"
     assert read_signing_key(key_file(both), key.kid).kid == key.kid
     assert read_signing_key(key_file(public_too)).kid == key.kid
@@ -229,6 +254,7 @@ def test_a_key_is_read_from_any_form(key_file, key):
     [
         "",
         "not json",
+        '{"keys": ' + NESTED.decode() + "}",
         "{}",
         '{"keys": []}',
         '{"keys": 1}',
@@ -247,6 +273,7 @@ def test_a_key_is_read_from_any_form(key_file, key):
     ids=[
         "nothing",
         "text",
+        "nested",
         "object",
         "empty set",
         "no set",

@@ -134,6 +134,25 @@ async def test_a_refused_kick_off_is_told_with_the_servers_words(server, tmp_pat
     assert len(server.requests) == 1
 
 
+async def test_a_refusal_that_nobody_can_read_is_told_by_its_status(server, tmp_path):
+    nested = b"[" * 100_000 + b"]" * 100_000
+    body = b'{"resourceType":"OperationOutcome","text":' + nested + b"}"
+    server.say("GET", "/$export", Reply(400, {}, body))
+
+    with pytest.raises(RequestRefused, match="returned 400: "):
+        await export(ClientRequest(base_url=server.url), tmp_path)
+
+
+@pytest.mark.parametrize("location", ["http://xn--/", "http://[::1/", "ftp://127.0.0.1/"])
+async def test_a_server_that_leads_to_no_address_is_refused(server, tmp_path, location):
+    server.say("GET", "/$export", Reply(302, {"Location": location}))
+    server.say("GET", "/Patient/$export", Reply(202, {"Content-Location": location}))
+
+    for level in (Level.SYSTEM, Level.PATIENT):
+        with pytest.raises(ExportFailed):
+            await export(ClientRequest(base_url=server.url, level=level), tmp_path / level)
+
+
 async def test_a_refused_kick_off_leaves_no_folder_behind(server, tmp_path):
     folders = [tmp_path / "new", tmp_path / "existing"]
     folders[1].mkdir()
@@ -233,7 +252,14 @@ async def test_a_failed_export_is_told_with_its_reason_and_deleted(server, tmp_p
     assert len(server.asked("DELETE", "/jobs/1")) == 1
 
 
-@pytest.mark.parametrize("body", [b"<html>", b'{"transactionTime": "caf\xe9"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b'{"transactionTime": "caf\xe9"}',
+        b'{"transactionTime": "", "extension": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+)
 async def test_a_manifest_that_is_none_is_told(server, tmp_path, body):
     server.exports(polls=(Reply(200, {}, body),))
 

@@ -1,12 +1,12 @@
 """A full disk delays a job or ends it with the reason, and lists nothing half-written."""
 
-import subprocess
 import time
 from contextlib import suppress
 
 import pytest
 
 from tests.processes import POLL_SECONDS, names
+from tests.small_disks import mounted
 
 pytestmark = pytest.mark.crash
 
@@ -14,13 +14,8 @@ pytestmark = pytest.mark.crash
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of one megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a tmpfs needs root: run the tests as root to enable this one")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "small", "1m") as folder:
+        yield folder
 
 
 def fill(path):

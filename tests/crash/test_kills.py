@@ -10,7 +10,7 @@ import pymongo
 import pytest
 
 from tests.crash.exports import assert_exact, completed_shards, freeze, until
-from tests.processes import names, same_port
+from tests.processes import holds_a_shard, names, same_port
 
 pytestmark = pytest.mark.crash
 
@@ -30,49 +30,71 @@ def has_versions(site) -> bool:
     return False
 
 
+def until_it_works(process, client, jobs):
+    """Wait until a process has claimed a shard; where the last job is over, begin another."""
+
+    def works():
+        if client.http.get(jobs[-1]).status_code == 200:
+            jobs.append(client.kick_off())
+        return holds_a_shard(process)
+
+    until(works)
+
+
+def claims(site):
+    """Count the shards that were claimed, each as often as it was."""
+    events = (event for process in site.processes for event in process.events())
+    return sum(event["event"] == "shard.claimed" for event in events)
+
+
 @pytest.mark.parametrize(
     ("site", "seed"),
     [("sqlite", 1), ("sqlite", 2), ("sqlite", 3), ("mongodb", 4)],
     indirect=["site"],
 )
-def test_a_server_killed_again_and_again_completes_its_job_exactly(loaded, population, seed):
+def test_a_server_killed_again_and_again_completes_its_jobs_exactly(loaded, population, seed):
     chance = random.Random(seed)
     server, client = loaded.serve()
     port = same_port(client)
-    status = client.kick_off()
+    jobs = [client.kick_off()]
 
     for _ in range(4):
-        time.sleep(chance.uniform(0.02, 0.4))
+        until_it_works(server, client, jobs)
+        time.sleep(chance.uniform(0, 0.4))
         server.kill()
         server, client = loaded.serve(**port)
 
-    assert_exact(client, status, population[1])
+    for job in jobs:
+        assert_exact(client, job, population[1])
     assert set(completed_shards(loaded).values()) == {1}
+    assert claims(loaded) > completed_shards(loaded).total()
 
 
 @pytest.mark.parametrize("site", ["sqlite", "mongodb"], indirect=True)
 def test_workers_killed_again_and_again_lose_and_repeat_nothing(loaded, population):
     _, client = loaded.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
-    status = client.kick_off()
+    jobs = [client.kick_off()]
     chance = random.Random(4)
     workers = [loaded.start("worker") for _ in range(2)]
 
     for _ in range(6):
-        time.sleep(chance.uniform(0.3, 1.0))
         victim = chance.randrange(2)
+        until_it_works(workers[victim], client, jobs)
+        time.sleep(chance.uniform(0, 0.4))
         workers[victim].kill()
         workers[victim] = loaded.start("worker")
 
-    assert_exact(client, status, population[1])
+    for job in jobs:
+        assert_exact(client, job, population[1])
     assert set(completed_shards(loaded).values()) == {1}
+    assert claims(loaded) > completed_shards(loaded).total()
 
 
 def test_a_worker_that_slept_past_its_lease_publishes_nothing(loaded, population):
     _, client = loaded.serve(HFS_BULK_EXPORT_DISABLE_LOCAL_WORKER="true")
     status = client.kick_off()
     sleeper = loaded.start("worker")
-    while not any(event["event"] == "shard.claimed" for event in sleeper.events()):
-        time.sleep(0.01)
+    until(lambda: holds_a_shard(sleeper))
 
     freeze(sleeper.process, loaded)
     loaded.start("worker")
@@ -88,7 +110,7 @@ def test_a_graceful_stop_hands_its_shards_back_at_once(loaded, population):
     long_lease = {"HFS_BULK_EXPORT_LEASE_DURATION": "600"}
     server, client = loaded.serve(**long_lease)
     status = client.kick_off()
-    time.sleep(0.1)
+    until(lambda: holds_a_shard(server))
 
     assert server.stop() == 0
     _, client = loaded.serve(**long_lease, **same_port(client))
@@ -125,7 +147,7 @@ def test_an_acknowledged_write_survives_a_kill(site):
 def test_output_of_a_job_deleted_while_workers_write_is_gone_after_a_restart(loaded):
     server, client = loaded.serve()
     status = client.kick_off()
-    time.sleep(0.1)
+    until(lambda: holds_a_shard(server))
     assert client.http.delete(status).status_code == 202
     server.kill()
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.pace import Deadline
+from tests.pace import Deadline, scaled
 from tests.processes import POLL_SECONDS, Site
 
 EXPORTS = 12
@@ -16,7 +16,7 @@ TROUBLE = {"sweep.failed", "job.removal_failed", "output.removal_failed", "reque
 def site(tmp_path):
     site = Site(
         tmp_path,
-        HFS_BULK_EXPORT_OUTPUT_TTL="1",
+        HFS_BULK_EXPORT_OUTPUT_TTL=str(scaled(1)),
         HFS_BULK_EXPORT_CLEANUP_INTERVAL="0.05",
         HFS_BULK_EXPORT_MAX_CONCURRENT_PER_TENANT=str(EXPORTS),
     )
@@ -64,7 +64,7 @@ def test_workers_do_not_sweep(site):
     path = client.kick_off()
     client.manifest(path)
 
-    time.sleep(2)
+    time.sleep(float(site.settings["HFS_BULK_EXPORT_OUTPUT_TTL"]) + 1)
 
     assert status(client, path) == 200
     assert not [each for each in worker.events() if each["event"] == "job.removed"]

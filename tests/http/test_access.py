@@ -303,6 +303,18 @@ async def test_the_capability_statement_is_there_while_the_issuer_is_not(open_si
     assert secured.keys() == {"service"}
 
 
+async def test_an_endpoint_that_is_no_text_is_named_nowhere(open_site):
+    class Odd(StaticVerifier):
+        async def smart_configuration(self, base):
+            return await super().smart_configuration(base) | {"token_endpoint": [f"{base}/token"]}
+
+    site = await open_site(token_verifier=Odd({TOKEN: principal("somebody", "system/*.rs")}))
+
+    for path in ("/metadata", "/openapi.json"):
+        response = await site.client.get(path, headers=bearer(TOKEN))
+        assert (response.status_code, "/token" in response.text) == (200, False)
+
+
 @pytest.mark.parametrize(
     ("public", "token", "shown"),
     [(True, None, "p"), (False, TOKEN, "p"), (False, "of-another-type", ""), (False, None, None)],

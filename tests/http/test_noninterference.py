@@ -16,6 +16,7 @@ import pytest
 
 from helios_core import InvalidParameter, Secret
 from helios_core.http.access import ROUTES
+from helios_core.memory import MemoryDataProvider
 from helios_core.storage.page_tokens import parse_version_token
 from helios_s3 import S3Settings, helios_output_store
 from tests.http.bulk.test_permissions import LAB, VITAL, observation
@@ -32,6 +33,7 @@ from tests.http.worlds import (
     sqlite_stores,
 )
 from tests.services import a_bucket
+from tests.storage.indexed import Following, following_each_write
 from tests.tokens import bearer, principal
 
 REFERRED = "unseen"
@@ -130,6 +132,10 @@ QUERIES = (
     "?_elements=id&_count=2",
     "?_type=Observation,Patient,Group",
 )
+SEARCHES = (
+    *("/Patient", "/Observation", "/Group", "/Practitioner", "/Provenance", "/Binary"),
+    *("/Patient/p1/Observation", "/Patient/p1/*", "/Patient/p2/*", f"/Patient/{MARK}-p/*"),
+)
 KICKOFFS = (
     "",
     "?_type=Patient",
@@ -217,7 +223,7 @@ STORES = (
 def stores_of(request, tmp_path):
     """Return what opens the stores of the first and of the second server."""
     if request.param != "postgres":
-        opened = {"memory": in_memory, "sqlite": sqlite_in(tmp_path)}
+        opened = {"memory": in_memory, "indexed": with_an_index, "sqlite": sqlite_in(tmp_path)}
         yield opened[request.param]
         return
     server = request.getfixturevalue("postgres_server")
@@ -228,6 +234,11 @@ def stores_of(request, tmp_path):
 
 async def in_memory(_stack, _name):
     return memory_stores()
+
+
+async def with_an_index(_stack, _name):
+    following = Following(MemoryDataProvider())
+    return memory_stores() | {"data_provider": following_each_write(following, chance=1)}
 
 
 def sqlite_in(folder):
@@ -293,9 +304,8 @@ async def test_all_searches_respond_as_if_there_was_nothing_else(worlds_of, clie
     worlds = await worlds_of(client)
 
     for path in (
-        *("/Patient", "/Observation", "/Group", "/Practitioner", "/Provenance", "/Binary"),
-        *("/Patient/p1/Observation", "/Patient/p1/*", "/Patient/p1/$everything"),
-        *("/Patient/p2/*", f"/Patient/{MARK}-p/*", f"/Patient/{MARK}-p/$everything"),
+        *SEARCHES,
+        *("/Patient/p1/$everything", f"/Patient/{MARK}-p/$everything"),
         *("/_history", "/Observation/_history", "/Patient/_history", "/Patient/p1/_history"),
         *("/Observation/lab1/_history", f"/Observation/{REFERRED}-v1/_history", "/export-status"),
     ):
@@ -421,6 +431,30 @@ async def test_all_conditions_respond_as_if_there_was_nothing_else(worlds_of, cl
 MANY_LABS = tuple(observation(f"lab{number}", LAB) for number in range(10, 32))
 MANY_VITALS = tuple(observation(f"{MARK}-v{number}", VITAL) for number in range(10, 40))
 SCOPES_OF_A_PART = CLIENTS["a part of a type"][0]
+
+
+@pytest.mark.parametrize("stores_of", ["indexed"], indirect=True)
+@pytest.mark.parametrize("limit", ["category=laboratory", "category:not=vital-signs"])
+async def test_an_index_finds_as_if_there_was_nothing_else(worlds_of, limit):
+    """An index narrows a search by the first limit, and knows nothing of the second."""
+    dated = (lab | {"effectiveDateTime": "2001"} for lab in MANY_LABS[:3])
+    later = (vital | {"effectiveDateTime": "2010"} for vital in MANY_VITALS)
+    client = (
+        (f"system/Observation.rs?{limit}", "system/Patient.rs"),
+        (*PATIENTS, *LABS, *dated),
+        (*HIDDEN_VITALS, *later, *OTHER_TYPES),
+    )
+    worlds = await worlds_of(client)
+
+    for path in SEARCHES:
+        for query in QUERIES:
+            await worlds.follow(f"{path}{query}")
+    for sort, count, total in product(
+        ("date", "-date", "date,code", "code", "patient", "-_lastUpdated", "_id"),
+        (1, 2, 9),
+        ("", "&_total=none", "&_total=accurate", "&_total=estimate"),
+    ):
+        await worlds.follow(f"/Observation?_sort={sort}&_count={count}{total}")
 
 
 async def test_all_pages_of_a_manifest_are_as_if_there_was_nothing_else(worlds_of):

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from datetime import timedelta
 
 import httpx
@@ -145,9 +146,10 @@ async def test_fifty_polls_at_once_are_too_many(site, outcome):
     await site.put(PATIENT)
     location = await site.kick_off()
 
+    began = time.monotonic()
     responses = await burst(site.client, "GET", location, times=50)
 
-    assert 20 <= len(responses[202]) < 30
+    assert 20 <= len(responses[202]) <= 20 + 2 * (time.monotonic() - began)
     assert responses.keys() == {202, 429}
     refused = responses[429][-1]
     assert "wait" in outcome(refused, 429, "throttled")["diagnostics"]
@@ -180,8 +182,9 @@ async def test_exports_and_pages_are_watched_side_by_side(site):
 
 
 @pytest.mark.parametrize("state", ["running", "complete", "failed", "partial"])
-async def test_page_numbers_are_no_way_around_the_limit(site, state):
+async def test_page_numbers_are_no_way_around_the_limit(open_site, state):
     """B2-ST-05: a page that is not there is a poll like any other."""
+    site = await open_site(Settings(bulk_export_polls_per_minute=12))
     await site.put(PATIENT)
     query = "&allowPartialManifests=true" if state == "partial" else ""
     location = await site.kick_off(f"/$export?_type=Patient{query}")
@@ -193,9 +196,11 @@ async def test_page_numbers_are_no_way_around_the_limit(site, state):
         await store.fail(lease, "broken", max_attempts=1, retry_after=timedelta(0))
 
     urls = [f"{location}?page={number}" for number in range(2, 102)]
+    began = time.monotonic()
     statuses = [(await site.client.get(url)).status_code for url in urls]
 
-    assert statuses.count(429) > 60
+    accepted_polls = len(statuses) - statuses.count(429)
+    assert 2 <= accepted_polls <= 2 + (time.monotonic() - began) / 5
 
 
 async def test_pages_that_are_there_are_fetched_at_once(open_site):
@@ -225,11 +230,14 @@ async def test_clients_at_other_addresses_are_not_held_up(open_site, backends):
 
 async def test_a_burst_of_kick_offs_is_refused_and_leaves_nothing(open_site, backends, outcome):
     """B2-SEC-10"""
-    site = await open_site(Settings(bulk_export_max_concurrent_per_tenant=1000))
+    site = await open_site(
+        Settings(bulk_export_kickoffs_per_minute=60, bulk_export_max_concurrent_per_tenant=1000)
+    )
 
-    responses = await burst(site.client, "GET", "/$export", times=200, headers=ASYNC)
+    began = time.monotonic()
+    responses = await burst(site.client, "GET", "/$export", times=60, headers=ASYNC)
 
-    assert 100 <= len(responses[202]) < 190
+    assert 10 <= len(responses[202]) <= 10 + (time.monotonic() - began)
     assert responses.keys() == {202, 429}
     outcome(responses[429][0], 429, "throttled")
     assert responses[429][0].headers["retry-after"] == "1"

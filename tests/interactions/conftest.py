@@ -9,6 +9,7 @@ from helios_core.interactions.changes import ChangeRequest, Changes
 from helios_core.interactions.conditions import Conditions
 from helios_core.memory import MemoryDataProvider
 from helios_core.storage.data_provider import Put
+from tests.interactions.entries import live_resources
 
 
 @pytest.fixture
@@ -33,6 +34,16 @@ def store(provider, caller):
         return await provider.write(caller.tenant, caller.fhir_version, changes)
 
     return store
+
+
+@pytest.fixture
+def live(provider, caller):
+    """Return the live resources of a type by id, without what the server adds."""
+
+    async def live(resource_type="Patient"):
+        return await live_resources(provider, caller, resource_type)
+
+    return live
 
 
 @pytest.fixture

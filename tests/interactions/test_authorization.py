@@ -28,7 +28,7 @@ from helios_core.interactions.read import read, vread
 from helios_core.interactions.search import search_type
 from helios_core.interactions.search_parameters import parse_search
 from helios_core.storage.data_provider import PAGE_BYTES
-from tests.interactions.test_bundles import PATIENT, entry
+from tests.interactions.entries import PATIENT, entry
 from tests.tokens import principal
 
 MODULES = (

@@ -8,7 +8,6 @@ from helios_core.errors import (
     UnsupportedParameter,
     VersionConflict,
 )
-from helios_core.fhir.bundles import ParsedEntry
 from helios_core.interactions.bundles import HistoryResult
 from helios_core.interactions.changes import ChangeRequest, Changes, CompletedChange
 from helios_core.interactions.conditions import Conditions
@@ -18,19 +17,8 @@ from helios_core.interactions.search import SearchResult
 from helios_core.interactions.search_parameters import ParsedSearch
 from helios_core.storage.data_provider import ChangeResult, StoredVersion
 from tests.interactions.conftest import CollectedBundles
+from tests.interactions.entries import PATIENT, TEMPORARY, entry, observation
 from tests.interactions.narrowed import OnlyWritable
-
-PATIENT = {"resourceType": "Patient"}
-TEMPORARY = "urn:uuid:0c3151bd-1cbf-4d64-b04d-cd9187a4c6e0"
-
-
-def entry(method, url, resource=None, **options):
-    body = None if resource is None else msgspec.json.encode(resource)
-    return ParsedEntry(method=method, url=url, resource=body, **options)
-
-
-def observation(reference):
-    return {"resourceType": "Observation", "subject": {"reference": reference}}
 
 
 async def test_the_entries_of_a_batch_stand_alone_and_follow_each_other(bundles, caller):

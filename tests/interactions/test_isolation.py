@@ -9,8 +9,14 @@ from helios_core.interactions.changes import Changes
 from helios_core.interactions.conditions import Conditions
 from helios_core.memory import MemoryDataProvider
 from tests.interactions.conftest import CollectedBundles
-from tests.interactions.test_bundles import TEMPORARY, entry, observation
-from tests.interactions.test_transactions import identifier, live_resources, patient
+from tests.interactions.entries import (
+    TEMPORARY,
+    entry,
+    identifier,
+    live_resources,
+    observation,
+    patient,
+)
 
 DELETION = entry("DELETE", f"Patient?{identifier(7)}")
 CREATION = entry(

@@ -13,6 +13,7 @@ import pytest
 from helios_core.config.settings import Settings
 from helios_core.server import connections
 from helios_core.server import serve as serving
+from tests.pace import scaled
 
 SETTINGS = Settings(
     storage_backend="memory",
@@ -233,10 +234,10 @@ async def test_a_trailer_replaces_no_header(connect):
 
 @pytest.fixture
 def hurried(monkeypatch):
-    """Clients have no time at all, and the server looks ten times in a second."""
+    """Clients have hardly any time, and the server looks ten times in a second."""
     monkeypatch.setattr(serving, "TICKS_BETWEEN_CHECKS", 1)
     for name in ("HEAD_SECONDS", "BODY_SECONDS", "SEND_SECONDS", "CLOSE_SECONDS"):
-        monkeypatch.setattr(connections, name, 0.1)
+        monkeypatch.setattr(connections, name, scaled(0.1))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ async def test_a_client_that_trickles_is_as_slow_as_one_that_stops(connect):
 
 async def test_a_body_that_comes_fast_enough_has_all_the_time_it_needs(connect, monkeypatch):
     monkeypatch.setattr(serving, "TICKS_BETWEEN_CHECKS", 1)
-    monkeypatch.setattr(connections, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "BODY_SECONDS", seconds := scaled(0.1))
     monkeypatch.setattr(connections, "MIN_BODY_RATE", 1)
     connection = await connect()
     body = b'{"resourceType":"Patient","id":"p1"}' + b" " * 1000
@@ -312,7 +313,7 @@ async def test_a_body_that_comes_fast_enough_has_all_the_time_it_needs(connect, 
 
     for start in range(0, len(body), 500):
         await connection.send(body[start : start + 500])
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(2 * seconds)
 
     assert (await connection.response())[0] == 201
 

@@ -88,6 +88,25 @@ def test_older_versions_are_refused(files, trusting, version):
         handshake(server, trusting)
 
 
+@pytest.mark.parametrize("suites", ["AES256-GCM-SHA384", "ECDHE+SHA384+AES256:!AESGCM"])
+def test_ciphers_without_forward_secrecy_or_authentication_are_refused(files, trusting, suites):
+    trusting.maximum_version = ssl.TLSVersion.TLSv1_2
+    trusting.set_ciphers(suites)
+
+    with pytest.raises(ssl.SSLError, match=r"(?i)no.shared.cipher"):
+        handshake(server_context(*files), trusting)
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_a_key_that_everybody_can_read_is_reported(files, mode, warns):
+    files[1].chmod(mode)
+
+    with capture_logs() as logs:
+        server_context(*files)
+
+    assert [line["event"] for line in logs] == ["tls.key_exposed"] * warns
+
+
 def certificate_of(context, trusting):
     return handshake(context, trusting).getpeercert(binary_form=True)
 
@@ -97,6 +116,40 @@ def test_a_renewed_certificate_is_used_for_new_connections(files, issue, trustin
     renewed = issue()
 
     reloader(context, *files)()
+
+    assert certificate_of(context, trusting) == renewed
+
+
+def test_a_certificate_is_renewed_again_and_again(files, issue, trusting):
+    context = server_context(*files)
+    reload = reloader(context, *files)
+
+    for _ in range(3):
+        renewed = issue()
+        reload()
+        assert certificate_of(context, trusting) == renewed
+        trusting.maximum_version = ssl.TLSVersion.TLSv1_2
+
+
+class OnceGood:
+    """The path of a key that is another one when it is opened again."""
+
+    def __init__(self, key, other):
+        self._paths = [key, other]
+        self.stat = key.stat
+
+    def __fspath__(self):
+        return str(self._paths.pop(0) if len(self._paths) > 1 else self._paths[0])
+
+
+def test_files_that_change_while_they_are_read_leave_a_pair_that_fits(
+    files, issue, trusting, tmp_path
+):
+    context = server_context(*files)
+    other = files[1].rename(tmp_path / "other.pem")
+    renewed = issue()
+
+    reloader(context, files[0], OnceGood(files[1], other))()
 
     assert certificate_of(context, trusting) == renewed
 

@@ -1,11 +1,14 @@
 """Run tests that should fail, in a process of their own."""
 
+import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -36,6 +39,14 @@ def _place(suite: type) -> str:
     return f"{Path(inspect.getfile(suite)).relative_to(ROOT).as_posix()}::{suite.__name__}"
 
 
-def broken_suites(module: object) -> list[type]:
-    """Return the suites of a module of broken backends."""
-    return [suite for name, suite in vars(module).items() if name.startswith("Test")]
+def broken_suites(place: ModuleType) -> list[type]:
+    """Return the suites of a module of broken things, or of a folder of such modules."""
+    if not hasattr(place, "__path__"):
+        return [suite for name, suite in vars(place).items() if name.startswith("Test")]
+    modules = pkgutil.iter_modules(place.__path__, f"{place.__name__}.")
+    return [
+        suite
+        for module in modules
+        if not module.name.endswith(".conftest")
+        for suite in broken_suites(importlib.import_module(module.name))
+    ]

@@ -1,3 +1,11 @@
+"""
+Every broken extension is caught by the tests that name its clause.
+
+The modules of `broken_extensions` hold extensions that are wrong on purpose, each followed by the
+suite that it is held to. They are not collected with the other tests: here they are run, and each
+has to fail the tests in its `caught_by`.
+"""
+
 import pytest
 
 from helios_core.testing import (

@@ -22,7 +22,7 @@ from helios_core.export.pipeline.binaries import attachment_rewriter
 from helios_core.export.pipeline.blocks import SCHEMA, Block, BlockBuilder, BlockPiece, PlacedLine
 from helios_core.export.pipeline.reference_notes import BINARY, SLASH, base_url_pattern
 from helios_core.export.pipeline.scratch import scratch_database
-from helios_core.export.transforms import make_transform
+from helios_core.export.reduction import make_reducer
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.references import base_urls, decode_links
 from helios_core.model.exports import Cohort, ExportView, Level, Shard, ShardPurpose
@@ -273,13 +273,13 @@ class OrganizedOutput:
     async def _instances(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the instances that head blocks, by id; those of other patients are left out."""
         key, instances = TypeKey.of(self._view.request, self._type), dict[str, bytes]()
-        transform = make_transform(replace(self._view, filters={}), self._type)
+        reduce = make_reducer(replace(self._view, filters={}), self._type)
         for chunk in chunked(await self._exportable(ids), INSTANCES_PER_FETCH):
             batch = await self._backends.data_provider.fetch(
                 key, chunk, at=self._view.transaction_time
             )
             self._report_damaged_instances(batch.damaged)
-            lines, damaged = (batch.lines, ()) if transform is None else transform(batch.lines)
+            lines, damaged = (batch.lines, ()) if reduce is None else reduce(batch.lines)
             self._report_damaged_instances(damaged)
             read = [(_id_of(line), line) for line in self._rewrite(lines)]
             placed = [([instance_id], line) for instance_id, line in read if instance_id]
@@ -317,8 +317,8 @@ class _LineSorter:
         self, view: ExportView, resource_type: str, block_ids: BlockIds, *, organizer: str
     ) -> None:
         untrimmed = replace(view, request=replace(view.request, elements=()))
-        self._filter = make_transform(untrimmed, resource_type)
-        self._trim = make_transform(replace(view, filters={}), resource_type)
+        self._filter = make_reducer(untrimmed, resource_type)
+        self._trim = make_reducer(replace(view, filters={}), resource_type)
         self._rewrite = attachment_rewriter(view.request.base_url)
         self._resource_type = resource_type
         self._block_ids = block_ids

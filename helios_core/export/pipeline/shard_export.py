@@ -23,7 +23,7 @@ from helios_core.export.pipeline.provenance import withhold_id
 from helios_core.export.pipeline.reference_notes import ReferenceNotes
 from helios_core.export.pipeline.sources import is_filtered, read_source
 from helios_core.export.pipeline.unorganized import UnorganizedCounter
-from helios_core.export.transforms import LineTransform, make_transform
+from helios_core.export.reduction import LineReducer, make_reducer
 from helios_core.fhir.outcomes import outcome_line
 from helios_core.model.completeness import line_digests
 from helios_core.model.exports import ExportView, ShardPurpose
@@ -71,7 +71,7 @@ class ShardExport:
         if not is_filtered(view, lease.shard.purpose):
             output_view = msgspec.structs.replace(self._view, filters={})
         self._filter = output_view.filters.get(lease.shard.resource_type)
-        self._transform = make_transform(output_view, lease.shard.resource_type)
+        self._reduce = make_reducer(output_view, lease.shard.resource_type)
         self._key = TypeKey.of(view.request, lease.shard.resource_type)
         self._limits = limits
         self._damaged = list[Damaged]()
@@ -237,13 +237,13 @@ class ShardExport:
 
     @property
     def _changes_lines(self) -> bool:
-        return self._transform is not None or self._rewrite is not None
+        return self._reduce is not None or self._rewrite is not None
 
     def _process(self, batch: Batch) -> Batch:
         """Filter and trim a batch, note its references, then make its attachment URLs absolute."""
-        if self._transform is not None:
-            batch = transform_batch(self._transform, batch)
-            self._withheld[self._key.resource_type] = self._transform.withheld
+        if self._reduce is not None:
+            batch = reduce_batch(self._reduce, batch)
+            self._withheld[self._key.resource_type] = self._reduce.withheld
         if self._notes is not None:
             self._notes.add(batch.lines)
         return batch if self._rewrite is None else rewrite_batch(self._rewrite, batch)
@@ -319,9 +319,9 @@ class ShardExport:
             yield Batch(lines=lines)
 
 
-def transform_batch(transform: LineTransform, batch: Batch) -> Batch:
-    """Return a batch of the transformed lines, with their digests."""
-    lines, damaged = transform(batch.lines)
+def reduce_batch(reduce: LineReducer, batch: Batch) -> Batch:
+    """Return a batch of the reduced lines, with their digests."""
+    lines, damaged = reduce(batch.lines)
     return Batch(lines=lines, damaged=[*batch.damaged, *damaged], digests=line_digests(lines))
 
 

@@ -25,7 +25,7 @@ def is_filtered(view: ExportView, purpose: ShardPurpose) -> bool:
 def read_source(
     backends: Backends, lease: Lease, view: ExportView, *, batch_bytes: int
 ) -> AsyncIterator[Batch]:
-    """Read the resources of a shard, before they are transformed."""
+    """Read the resources of a shard, before they are reduced."""
     provider, shard = backends.data_provider, lease.shard
     match shard.purpose:
         case ShardPurpose.ASSOCIATED:

@@ -13,7 +13,7 @@ import msgspec
 from helios_core.export.cohorts import newcomers_view
 from helios_core.export.filters import read_filtered
 from helios_core.export.pipeline.reference_notes import BINARY
-from helios_core.export.transforms import LineTransform, make_transform
+from helios_core.export.reduction import LineReducer, make_reducer
 from helios_core.fhir.compartments import patients_of
 from helios_core.fhir.definitions import load_definitions
 from helios_core.fhir.references import base_urls, decode_links
@@ -56,7 +56,7 @@ class UnorganizedCounter:
             if name == BINARY:
                 self.has_binaries = True
                 continue
-            filter_ = make_transform(msgspec.structs.replace(view, request=untrimmed), name)
+            filter_ = make_reducer(msgspec.structs.replace(view, request=untrimmed), name)
             batches = read_filtered(
                 provider,
                 view,
@@ -69,7 +69,7 @@ class UnorganizedCounter:
         return total
 
     async def _count_lines(
-        self, resource_type: str, filter_: LineTransform | None, lines: Sequence[bytes]
+        self, resource_type: str, filter_: LineReducer | None, lines: Sequence[bytes]
     ) -> int:
         placed = await asyncio.to_thread(self._candidates, resource_type, filter_, lines)
         await self._look_up({patient for _, patients in placed for patient in patients})
@@ -79,7 +79,7 @@ class UnorganizedCounter:
         return sum(line is not None for line in exported.lines)
 
     def _candidates(
-        self, resource_type: str, filter_: LineTransform | None, lines: Sequence[bytes]
+        self, resource_type: str, filter_: LineReducer | None, lines: Sequence[bytes]
     ) -> list[UnorganizedLine]:
         """Return the lines that match, with the patients in whose blocks they may be."""
         request, cohort = self._view.request, self._view.cohort

@@ -285,8 +285,9 @@ class ReadClauses(DataProviderContract):
         self, provider: DataProvider
     ) -> None:
         """P2: a type that is left out would not be tested at all."""
-        if isinstance(provider, QueryDataProvider):
-            assert provider.types == {*self.holdings.types}
+        if not isinstance(provider, QueryDataProvider):
+            pytest.skip("only a QueryDataProvider has a list of its types")
+        assert provider.types == {*self.holdings.types}
 
 
 async def _size(provider: DataProvider, view: ExportView, shard: Shard) -> int:

@@ -79,11 +79,7 @@ class Outcome(NamedTuple):
             last_updated = from_stamp(self.current.since_stamp)
         elif self.current is not None:
             last_updated = instant
-        return AppliedChange(
-            outcome=self.decision.outcome,
-            version_id=self.decision.version_id,
-            last_updated=last_updated,
-        )
+        return self.decision.applied(last_updated)
 
 
 class Drafting:

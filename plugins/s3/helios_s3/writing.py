@@ -139,11 +139,7 @@ class _Draft:
                 row = deletion(change.id, decision.version_id, self._stamp, patients)
             self.rows[key].append(row)
             self._current[key][change.id] = current = row
-        return AppliedChange(
-            outcome=decision.outcome,
-            version_id=decision.version_id,
-            last_updated=None if current is None else from_stamp(current.stamp),
-        )
+        return decision.applied(None if current is None else from_stamp(current.stamp))
 
 
 async def _current(

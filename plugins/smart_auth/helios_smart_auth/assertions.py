@@ -22,7 +22,13 @@ LONGEST_NAME: Final = 500
 
 
 class Rejected(Exception):
-    """An assertion is not accepted; the message says why and quotes nothing of it."""
+    """
+    An assertion is not accepted; the message says why and quotes nothing of it.
+
+    `client_id` is the registered client that the assertion names, if it names one.
+    """
+
+    client_id: str | None = None
 
 
 class Assertions:
@@ -63,10 +69,12 @@ class Assertions:
         client = await self._clients.get(issuer)
         if client is None:
             raise Rejected("iss is not the id of a registered client")
-        if client.disabled:
-            raise Rejected("the client is disabled")
-        await self._check_signature(client, signed, algorithm, kid)
-        await self._reserve(issuer, jti, expires)
+        try:
+            await self._check_signer(client, signed, algorithm, kid)
+            await self._reserve(issuer, jti, expires)
+        except Rejected as rejected:
+            rejected.client_id = client.id
+            raise
         return client
 
     def _check_claims(self, claims: dict[str, Any], token_url: str) -> tuple[str, str, float]:
@@ -94,9 +102,11 @@ class Assertions:
                 raise Rejected(f"{name} is in the future")
         return issuer, _name(claims, "jti"), expires
 
-    async def _check_signature(
+    async def _check_signer(
         self, client: Client, signed: Signed, algorithm: str, kid: str
     ) -> None:
+        if client.disabled:
+            raise Rejected("the client is disabled")
         urls = client.jwks_urls
         if "jku" in signed.header:
             if signed.header["jku"] not in urls:

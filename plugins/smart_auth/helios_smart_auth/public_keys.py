@@ -34,14 +34,13 @@ def parse_keys(text: bytes) -> Sequence[JWK]:
     Raises:
         ValueError: It is none of these; the message says what was expected.
     """
-    match text.lstrip()[:1]:
-        case b"{" | b"[":
-            return parse_key_set(text)
-        case b"-":
-            return parse_pem(text)
+    if text.lstrip().startswith((b"{", b"[")):
+        return parse_key_set(text)
+    if b"-----BEGIN" in text:  # text may come before it (RFC 7468, section 5.2)
+        return parse_pem(text)
     raise ValueError(
-        "it is neither JSON (a JWK set or one JWK, which begin with '{') nor PEM (which begins "
-        "with '-----BEGIN')"
+        "it is neither JSON (a JWK set or one JWK, which begin with '{') nor PEM (which has a "
+        "line '-----BEGIN ...')"
     )
 
 

@@ -25,12 +25,17 @@ _ONCE = ("grant_type", "scope", "client_assertion_type", "client_assertion", "cl
 
 
 class Refusal(Exception):
-    """A request gets an error response (RFC 6749, section 5.2)."""
+    """
+    A request gets an error response (RFC 6749, section 5.2).
 
-    def __init__(self, error: str, description: str) -> None:
+    `client_id` is the registered client that the assertion names, if it names one.
+    """
+
+    def __init__(self, error: str, description: str, client_id: str | None = None) -> None:
         super().__init__(description)
         self.error = error
         self.description = description
+        self.client_id = client_id
 
 
 class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +70,12 @@ class TokenEndpoint:
         try:
             return 200, await self._respond(request, issuer, token_url)
         except Refusal as refusal:
-            log.info("grant.refused", error=refusal.error, reason=refusal.description)
+            log.info(
+                "grant.refused",
+                error=refusal.error,
+                reason=refusal.description,
+                claimed_client=refusal.client_id,
+            )
             return 400, {"error": refusal.error, "error_description": refusal.description}
 
     async def _respond(
@@ -77,19 +87,22 @@ class TokenEndpoint:
         try:
             client = await self._assertions.authenticate(form["client_assertion"], token_url)
         except Rejected as rejected:
-            raise Refusal("invalid_client", str(rejected)) from None
+            raise Refusal("invalid_client", str(rejected), rejected.client_id) from None
         if form.get("client_id", client.id) != client.id:
-            raise Refusal("invalid_client", "client_id is not the client of the assertion")
+            raise Refusal(
+                "invalid_client", "client_id is not the client of the assertion", client.id
+            )
         try:
             # Many scopes of a request with many of a client take a while.
             scopes = await in_thread(granted, form.get("scope", ""), client.scopes)
         except ValueError as error:
-            raise Refusal("invalid_scope", str(error)) from None
+            raise Refusal("invalid_scope", str(error), client.id) from None
         if not scopes:
             raise Refusal(
                 "invalid_scope",
                 "scope names nothing that is registered for the client; send scopes such as"
                 " system/Patient.rs, separated by spaces",
+                client.id,
             )
         token = await self._issuer.issue(client, scopes, issuer)
         log.info("token.issued", client=client.id)

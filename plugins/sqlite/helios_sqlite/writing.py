@@ -108,9 +108,7 @@ class _CollectionWriter:
                 self._put(change.resource, decision.version_id)
             elif current is not None:
                 self._append(change.id, decision.version_id, patients=current.patients)
-        return AppliedChange(
-            outcome=decision.outcome, version_id=decision.version_id, last_updated=last_updated
-        )
+        return decision.applied(last_updated)
 
     def _put(self, resource: Resource, version_id: int) -> None:
         journal = self._journal

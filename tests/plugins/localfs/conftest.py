@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -6,6 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from helios_localfs import LocalOutputStore
+from tests.small_disks import mounted
 
 
 @pytest.fixture
@@ -21,13 +21,8 @@ def store(root):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 4 MiB that is really full when it is full."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("this machine does not let the tests mount a small file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "small", "4m") as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Whatever the driver raises, wherever: a BackendError, nothing half done, and it works again."""
 
 import asyncio
-from contextlib import suppress
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from itertools import count
 
 import bson.errors
@@ -13,8 +13,9 @@ from pymongo import common
 from pymongo.asynchronous.pool import AsyncConnection
 
 from helios_core import BackendError, JobNotFound, LeaseLost, Secret
-from helios_core.testing import corpus, take_snapshot, view_everything, write
+from helios_core.testing import corpus, take_snapshot, view_everything
 from helios_mongodb import MongoSettings, open_job_store
+from tests.plugins.driver_faults import end_whole_job, reading_works_again, writes_fail_whole
 
 MINUTE = timedelta(minutes=1)
 
@@ -135,22 +136,7 @@ turns = pytest.mark.parametrize(
 @moments
 @turns
 async def test_a_write_fails_whole_wherever_the_driver_fails(faults, provider, when, turn):
-    number = 0
-
-    async def store():
-        nonlocal number
-        number += 2
-        await write(provider, *(corpus.patient(f"p{n}") for n in (number, number + 1)))
-
-    async def check(*, failed):
-        stored = [
-            await provider.get(corpus.type_key("Patient").resource(f"p{n}"))
-            for n in (number, number + 1)
-        ]
-        assert (stored[0] is None) == (stored[1] is None)
-        assert failed or stored[0] is not None
-
-    await faults.fails_everywhere(when, turned(RAISED, turn), store, check)
+    await writes_fail_whole(provider, partial(faults.fails_everywhere, when, turned(RAISED, turn)))
 
     snapshot = await take_snapshot(provider, await view_everything(provider))
     assert snapshot.damaged == []
@@ -159,20 +145,9 @@ async def test_a_write_fails_whole_wherever_the_driver_fails(faults, provider, w
 @moments
 @turns
 async def test_reading_works_again_wherever_the_driver_failed(faults, provider, when, turn):
-    await write(provider, *(corpus.patient(f"p{n}") for n in range(20)))
-    view = corpus.view(await provider.transaction_time(), corpus.request(types=["Patient"]))
-
-    async def read():
-        assert await provider.get(corpus.type_key("Patient").resource("p1")) is not None
-        [shard] = await provider.plan(view, shard_bytes=1_000_000)
-        batches = provider.read(view, shard, batch_bytes=1_000_000)
-        return sum([len(batch.lines) + len(batch.damaged) async for batch in batches])
-
-    async def check(*, failed):
-        del failed
-        assert await read() == 20
-
-    await faults.fails_everywhere(when, turned(RAISED, turn), read, check)
+    await reading_works_again(
+        provider, partial(faults.fails_everywhere, when, turned(RAISED, turn))
+    )
 
 
 @moments
@@ -200,16 +175,7 @@ async def test_a_job_is_whole_wherever_the_driver_fails(faults, settings, when, 
                 raise
 
         async def check(*, failed):
-            name = f"job-{number}"
-            there = await store.exists(corpus.TENANT, name)
-            assert failed or not there
-            with suppress(JobNotFound):
-                done = (await store.progress(corpus.TENANT, name)).shards_done
-                assert len(await store.parts(corpus.TENANT, name)) == done
-                notes = [each async for each in store.notes(corpus.TENANT, name)]
-                assert notes == [b"noted"] * done
-                await store.cancel(corpus.TENANT, name)
-            await store.delete(corpus.TENANT, name)
+            await end_whole_job(store, f"job-{number}", failed=failed)
 
         await faults.fails_everywhere(when, turned(RAISED, turn), live, check)
 

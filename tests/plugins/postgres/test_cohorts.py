@@ -7,6 +7,7 @@ import pytest
 from helios_core import BackendUnavailable, Cohort, Level
 from helios_core.testing import corpus, read_batches, take_snapshot, write
 from helios_postgres import open_data_provider
+from tests.pace import scaled
 
 
 def group(now, cohort):
@@ -113,6 +114,11 @@ async def test_reading_a_cohort_keeps_it_from_being_swept(provider, raw):
     assert await raw.fetchval("SELECT used_at > now() - interval '1 minute' FROM cohorts")
 
 
+WAITING = """
+SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'cohort_members'::regclass
+"""
+
+
 async def test_a_cohort_is_there_whole_or_not_at_all(provider, raw):
     """Who sends it and is cancelled leaves nothing that another would take for all of it."""
     await write(provider, *(corpus.patient(f"p{n}") for n in range(20)))
@@ -124,7 +130,9 @@ async def test_a_cohort_is_there_whole_or_not_at_all(provider, raw):
     async with raw.transaction():
         await raw.execute("LOCK TABLE cohort_members IN EXCLUSIVE MODE")
         sending = asyncio.create_task(read_batches(provider, large, shard))
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(scaled(30)):
+            while not await raw.fetchval(WAITING):
+                await asyncio.sleep(0.01)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending

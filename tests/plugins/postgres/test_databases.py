@@ -73,13 +73,17 @@ async def test_a_connection_whose_driver_is_in_disorder_is_not_lent_again(settin
     assert pids[0] != pids[1]
 
 
-async def test_a_connection_that_cannot_be_taken_back_is_replaced_without_a_word(settings):
+BUSY = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND state = 'active'"
+
+
+async def test_a_connection_that_cannot_be_taken_back_is_replaced_without_a_word(settings, raw):
     async with Database(settings, size=1).opened() as database:
         async with database.connection() as connection:
             before = connection.get_server_pid()
             await connection.execute("BEGIN")
             running = asyncio.ensure_future(connection.execute("SELECT pg_sleep(60)"))
-            await asyncio.sleep(0.1)
+            while not await raw.fetchval(BUSY, before):
+                await asyncio.sleep(0.01)
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
             await running
 

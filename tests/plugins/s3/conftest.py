@@ -5,7 +5,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from helios_core import Secret
-from helios_s3 import S3OutputStore, S3ResourceSettings, S3Settings
+from helios_s3 import (
+    S3OutputStore,
+    S3ResourceSettings,
+    S3Settings,
+    buckets,
+    log,
+    open_data_provider,
+)
 from helios_s3.buckets import Bucket
 from helios_s3.settings import MEBIBYTE
 from tests.proxies import HTTPProxy
@@ -62,6 +69,19 @@ def resource_settings():
 
 
 @pytest.fixture
+def resources(minio_bucket, resource_settings):
+    """Open a data provider on the test's bucket, with changed settings."""
+    return lambda **changes: open_data_provider(resource_settings(minio_bucket, **changes))
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Stop trying after a second instead of minutes."""
+    monkeypatch.setattr(log, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(buckets, "RETRIES", buckets.retries(most=2, seconds=1))
+
+
+@pytest.fixture
 def opened(settings):
     """Open a store on the test's bucket, with changed settings; it is closed at the end."""
     with contextlib.ExitStack() as stack:
@@ -82,9 +102,20 @@ def store(opened):
 @pytest.fixture
 def proxy(bucket):
     """A network before the S3 server that can be told to fail."""
-    address = urlsplit(bucket.endpoint)
-    with HTTPProxy((address.hostname, address.port), seed=1) as proxy:
+    with HTTPProxy(address_of(bucket), seed=1) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def minio_proxy(minio_bucket):
+    """A network before the bucket of resources that can be told to fail."""
+    with HTTPProxy(address_of(minio_bucket), seed=1) as proxy:
+        yield proxy
+
+
+def address_of(bucket):
+    address = urlsplit(bucket.endpoint)
+    return address.hostname, address.port
 
 
 @pytest.fixture

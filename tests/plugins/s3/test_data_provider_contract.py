@@ -26,7 +26,7 @@ class TestS3DataProvider(DataProviderSuite):
 
     @pytest.fixture(autouse=True)
     def reach(self, minio_bucket, resource_settings, monkeypatch):
-        # MinIO lets all but the first wait; test_resources.py asks with all of them.
+        # MinIO lets all but the first wait; test_writers.py asks with all of them.
         monkeypatch.setattr(objects, "CONTENDERS", 1)
         self.bucket = minio_bucket
         self.settings = resource_settings

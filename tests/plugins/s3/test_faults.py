@@ -15,7 +15,6 @@ from helios_core.testing import (
     store_part,
     yield_chunks,
 )
-from helios_s3 import buckets
 from tests.pace import scaled
 from tests.proxies import Fault
 
@@ -26,12 +25,6 @@ ABORT = re.compile(rb"^DELETE [^ ]*\?uploadId=")
 GET = re.compile(rb"^GET ")
 DELETE = re.compile(rb"^(DELETE |POST [^ ]*\?delete)")
 CONTENT = [bytes([number]) * 900_000 for number in range(16)]
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Stop trying after a second instead of minutes."""
-    monkeypatch.setattr(buckets, "RETRIES", buckets.retries(most=2, seconds=1))
 
 
 @pytest.fixture

@@ -108,10 +108,11 @@ def test_the_keys_of_a_client_are_replaced(shell, keys):
     assert len(shown["keys"]) == 2
 
 
+@pytest.mark.parametrize("before", [b"", b"Bag Attributes\n    localKeyID: 01\n"])
 @pytest.mark.parametrize("kind", ["EC", "RSA"])
-def test_a_public_key_may_be_pem_and_is_named_by_its_thumbprint(shell, kind):
+def test_a_public_key_may_be_pem_and_is_named_by_its_thumbprint(shell, kind, before):
     key = {"EC": EC, "RSA": RSA}[kind]
-    path = shell.file("public.pem", key.as_pem(private=False))
+    path = shell.file("public.pem", before + key.as_pem(private=False))
 
     shell.run("add", "lab", "--jwks", path, "--scope", "system/*.rs")
 
@@ -129,7 +130,7 @@ REFUSED = {
     "no keys": ({"keys": []}, "no key"),
     "no set": ({"a": 1}, "Key Set"),
     "neither JSON nor PEM": (b"\xff\x00", "neither JSON (a JWK set or one JWK"),
-    "a key of SSH": (b"ssh-rsa AAAA me@example", "nor PEM (which begins with"),
+    "a key of SSH": (b"ssh-rsa AAAA me@example", "nor PEM (which has a line"),
     "a list of keys": ([public(EC)], "not a JSON object"),
     "broken JSON": (b'{"keys": [', "not a JSON object"),
     "broken PEM": (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "PEM"),

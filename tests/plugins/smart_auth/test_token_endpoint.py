@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from structlog.testing import capture_logs
 
 from helios_core.memory import MemoryJobStore
 from helios_smart_auth.token_endpoint import FORM
@@ -308,6 +309,29 @@ async def test_an_assertion_that_is_wrong_is_refused(server, assertion):
 async def test_a_scope_that_grants_nothing_is_refused(server, fields):
     """SM-18, TR-79, RV-24, RV-28."""
     await refused(await registered(server), fields, "invalid_scope")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        (form(signed(STRANGER)), "lab"),
+        (form(client_id="other"), "lab"),
+        (form(scope="system/*.cud"), "lab"),
+        (form(body_of("nobody")), None),
+        (form("x"), None),
+        (form(grant_type="x"), None),
+    ],
+)
+async def test_the_log_of_a_refusal_names_the_registered_client_of_the_assertion(
+    server, fields, named
+):
+    await registered(server)
+
+    with capture_logs() as logs:
+        await server.post(fields)
+
+    assert [each["claimed_client"] for each in logs] == [named]
+    assert [each["event"] for each in logs] == ["grant.refused"]
 
 
 @pytest.mark.parametrize(

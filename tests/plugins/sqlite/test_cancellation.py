@@ -1,9 +1,11 @@
 """Callers of the job store that are cancelled, at every statement and at any moment."""
 
 import asyncio
+import itertools
 import random
 import threading
 import time
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -130,8 +132,12 @@ async def test_a_call_cancelled_at_any_statement_is_whole_or_absent(store, raw, 
 
 async def test_callers_cancelled_at_any_moment_leave_the_store_working(store, raw):
     chance = random.Random(11)
-    fates = []
-    for _ in range(60):
+    fates, errors = Counter(), []
+    # Whether a call is over before it is cancelled depends on the machine; both has to happen.
+    for number in itertools.count():
+        if number >= 60 and len(fates) == 2:
+            break
+        assert number < 600, "all have the same fate"
         began = time.monotonic()
         lease = await begin_afresh(store)
         # Four calls of this machine, so that some of the five are over by then.
@@ -143,12 +149,11 @@ async def test_callers_cancelled_at_any_moment_leave_the_store_working(store, ra
         for calling in calls:
             await asyncio.sleep(chance.uniform(0, at_most / 4))
             calling.cancel()
-        fates += await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.wait(calls)
+        fates.update(calling.cancelled() for calling in calls)
+        errors += [each.exception() for each in calls if not each.cancelled() and each.exception()]
         assert holds_nothing(raw)
 
-    cancelled = [fate for fate in fates if isinstance(fate, asyncio.CancelledError)]
-    assert 0 < len(cancelled) < len(fates)
-    errors = [fate for fate in fates if isinstance(fate, Exception)]
     assert all(isinstance(error, HeliosError) for error in errors)
     assert await goes_on_working(store)
 

@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from helios_core.export.transforms import elements_for
+from helios_core.export.reduction import elements_for
 from helios_core.fhir.definitions import FHIRVersion
 from helios_core.fhir.subsetting import keep_elements
 

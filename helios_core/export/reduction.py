@@ -1,4 +1,4 @@
-"""Drop and trim lines of NDJSON on their way from the data provider to an output file."""
+"""Reduce the lines of a store to what an export contains: drop some, and trim others."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ _LINES_PER_TRIM = 64
 """Lines that are decoded before the first is encoded: few enough to stay in a core's cache."""
 
 
-def make_transform(view: ExportView, resource_type: str) -> "LineTransform | None":
-    """Return the transform of one resource type, or None if its lines are exported unchanged."""
+def make_reducer(view: ExportView, resource_type: str) -> "LineReducer | None":
+    """Return the reducer of one resource type, or None if its lines are exported unchanged."""
     request = view.request
     filter_ = view.filters.get(resource_type)
     elements = elements_for(request.elements, resource_type)
@@ -27,7 +27,7 @@ def make_transform(view: ExportView, resource_type: str) -> "LineTransform | Non
     limit = disclosure(view, resource_type)
     if filter_ is None and limit is None and trim is None:
         return None
-    return LineTransform(resource_type, filter_, limit, trim)
+    return LineReducer(resource_type, filter_, limit, trim)
 
 
 def elements_for(elements: Sequence[str], resource_type: str) -> frozenset[str] | None:
@@ -41,7 +41,7 @@ def elements_for(elements: Sequence[str], resource_type: str) -> frozenset[str] 
     return frozenset(names) if names else None
 
 
-class LineTransform:
+class LineReducer:
     """Drops the lines of one type that do not match or must not be exported; trims the others."""
 
     def __init__(
@@ -79,14 +79,14 @@ class LineTransform:
         return lines
 
     def _apply_one_by_one(self, lines: Sequence[bytes]) -> tuple[list[bytes], list[Damaged]]:
-        transformed = list[bytes]()
+        kept = list[bytes]()
         damaged = list[Damaged]()
         for line in lines:
             try:
-                transformed += self._apply([line])
+                kept += self._apply([line])
             except DECODE_ERRORS:
                 damaged.append(damaged_json(self._resource_type, line))
-        return transformed, damaged
+        return kept, damaged
 
 
 def _trim_lines(trim: Trim, lines: Sequence[bytes]) -> list[bytes]:
