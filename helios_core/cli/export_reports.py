@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 from rich.console import Group
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.text import Text
 
@@ -257,7 +258,10 @@ def export_progress(label: str = "") -> Iterator[Callable[[ExportProgress], None
         def report(now: ExportProgress) -> None:
             fetching = now.phase in (ExportPhase.DOWNLOADING, ExportPhase.DONE)
             total = f" of {now.lines_total:,}" if now.lines_total else ""
-            received = f"{now.lines_done:,}{total} resources, {now.bytes_received / 1e6:,.1f} MB"
+            # Compressed, so that it is less than the bytes of the files in the table below.
+            received = (
+                f"{now.lines_done:,}{total} resources, {decimal(now.bytes_received)} received"
+            )
             bar.update(
                 task,
                 description=f"{label} {now.phase.value}".strip(),

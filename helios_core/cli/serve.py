@@ -1,6 +1,7 @@
 """The command that runs the server."""
 
 import os
+from contextlib import suppress
 
 from helios_core.cli import tables
 from helios_core.cli.terminal import print_item, print_line, run
@@ -29,15 +30,17 @@ def run_server(*, host: str | None, port: int | None) -> None:
 
 
 def _greet(chosen: Selection, url: str) -> None:
-    print_line(f"Listening on {url}")
-    for plugin in chosen.plugins:
-        print_item(f"{plugin.origin}: {', '.join((*plugin.offers, *plugin.extensions))}")
-    rows = matrix.matrix(
-        chosen.plugins,
-        selected=chosen.settings.backend_names,
-        job_store=chosen.settings.bulk_export_job_store,
-    )
-    # Only the selected plugins are imported, so nothing is known about other combinations.
-    for row in rows:
-        if row.selected:
-            print_item(tables.combination_text(row))
+    # The server works on if nobody reads this, as it does without readers of its log.
+    with suppress(OSError):
+        print_line(f"Listening on {url}")
+        for plugin in chosen.plugins:
+            print_item(f"{plugin.origin}: {', '.join((*plugin.offers, *plugin.extensions))}")
+        rows = matrix.matrix(
+            chosen.plugins,
+            selected=chosen.settings.backend_names,
+            job_store=chosen.settings.bulk_export_job_store,
+        )
+        # Only the selected plugins are imported, so nothing is known about other combinations.
+        for row in rows:
+            if row.selected:
+                print_item(tables.combination_text(row))

@@ -1,6 +1,7 @@
 """The commands that run workers and migrate backends, without loading anything of HTTP."""
 
 import os
+from contextlib import suppress
 
 from helios_core.cli.terminal import log_errors_only, print_line, run
 from helios_core.config import selection
@@ -16,10 +17,15 @@ def run_worker() -> None:
     run(
         work(
             settings,
-            on_ready=lambda: print_line(f"Working with {workers} workers"),
+            on_ready=lambda: _greet(workers),
             on_stop=lambda: exit_after(settings.worker_shutdown_timeout),
         )
     )
+
+
+def _greet(workers: int) -> None:
+    with suppress(OSError):
+        print_line(f"Working with {workers} workers")
 
 
 def migrate_backends() -> None:

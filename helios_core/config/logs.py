@@ -4,8 +4,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from traceback import format_tb
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -16,8 +17,13 @@ _QUIET_LOGGERS = ("asyncio", "httpx", "httpcore", "uvicorn.access", "uvicorn.err
 
 
 def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | None = None) -> None:
-    """Log events of a level and above, one line each, by default to standard output."""
+    """
+    Log events of a level and above, one line each, by default to standard output.
+
+    A line that cannot be written, because its reader has gone or the disk is full, is lost.
+    """
     stream = to or sys.stdout
+    log = cast("TextIO", _Unfailing(stream))
     severity = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -29,9 +35,9 @@ def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | No
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(severity),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(log),
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(log)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
@@ -42,6 +48,21 @@ def configure_logging(level: LogLevel, log_format: LogFormat, *, to: TextIO | No
     # These log URLs, statements and values, which may contain what must not be logged.
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(severity, logging.WARNING))
+
+
+class _Unfailing:
+    """A stream whose faults are nobody's: what is logged has been done, and must not fail."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _renderers(log_format: LogFormat, stream: TextIO) -> list[Any]:

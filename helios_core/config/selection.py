@@ -50,7 +50,9 @@ DRAIN_SHARE = 0.05
 """The share of HFS_WORKER_SHUTDOWN_TIMEOUT in which an observer may finish its last calls."""
 
 AUTH_PREFIXES = ("HFS_AUTH_", "HFS_SMART_")
-"""The prefixes of the traditional names of a token verifier's settings."""
+"""The prefixes of the settings of this project's token verifiers."""
+
+AUTH_PROVIDER = "HFS_AUTH_PROVIDER"
 
 AUTO = "auto"
 """The job store of the data provider's plugin, or the sidecar if it has none."""
@@ -297,11 +299,13 @@ class _Choice:
 
     def _verifier(self) -> SelectedExtension | None:
         if not self._settings.auth_enabled:
+            if self._settings.auth_provider != Settings().auth_provider:
+                self._problems.append(ConfigurationError(_needs_auth(AUTH_PROVIDER)))
             return None
         name = auth_plugin(
             self._settings.auth_provider, {plugin.name for plugin in self._installed}
         )
-        plugin = self._load(name, "HFS_AUTH_PROVIDER", role="token verifier")
+        plugin = self._load(name, AUTH_PROVIDER, role="token verifier")
         if plugin is None or plugin.token_verifier is None:
             return None
         return SelectedExtension(
@@ -449,15 +453,18 @@ class _Choice:
             for prefix in other.prefixes
         )
         for name in sorted(self._settings.others):
-            if name in known or name.startswith(idle):
-                continue
-            problem = unknown_variable(name, known)
             if name.startswith(AUTH_PREFIXES) and not self._settings.auth_enabled:
-                problem = (
-                    f"{name} is for a verifier of access tokens, and HFS_AUTH_ENABLED is not "
-                    f"true; set that to true, or remove {name}"
-                )
-            self._problems.append(ConfigurationError(problem))
+                self._problems.append(ConfigurationError(_needs_auth(name)))
+            elif name not in known and not name.startswith(idle):
+                self._problems.append(ConfigurationError(unknown_variable(name, known)))
+
+
+def _needs_auth(name: str) -> str:
+    """Return a sentence: a server that was to verify tokens must not be open to everybody."""
+    return (
+        f"{name} is for a verifier of access tokens, and HFS_AUTH_ENABLED is not true; set that "
+        f"to true, or remove {name}"
+    )
 
 
 def _primary(settings: Settings) -> str:

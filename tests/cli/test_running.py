@@ -5,15 +5,17 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 from contextlib import closing
 from itertools import dropwhile
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.pace import wait_for_end
-from tests.processes import HELIOS, READY, Client, Process, Site
+from tests.pace import Deadline, wait_for_end
+from tests.processes import HELIOS, READY, Client, Process, Site, names
 
 PATIENT = '{"resourceType":"Patient","id":"p1","active":true}'
 OBSERVATION = (
@@ -38,6 +40,52 @@ def resources(tmp_path) -> Path:
 
 def ended(process: Process) -> int:
     return wait_for_end(process.process)
+
+
+@pytest.mark.parametrize("unwritable", ["a full disk", "a reader that has gone"])
+def test_a_log_that_cannot_be_written_stops_no_export(site, resources, unwritable, tmp_path):
+    site.run("load", str(resources))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    if unwritable == "a full disk":
+        output = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, output = os.pipe()
+        os.close(reader)
+    errors = tmp_path / "errors"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HFS_")}
+    settings = site.settings | {
+        "HFS_SERVER_PORT": str(port),
+        "HFS_BULK_EXPORT_WORKER_CONCURRENCY": "2",
+    }
+    with errors.open("wb") as stderr:
+        server = subprocess.Popen(
+            [HELIOS, "serve"], env=inherited | settings, stdout=output, stderr=stderr
+        )
+    os.close(output)
+    client = Client(f"http://127.0.0.1:{port}")
+    site.clients.append(client)
+    try:
+        deadline = Deadline(60)
+        while not is_ready(client):
+            assert server.poll() is None, errors.read_text()
+            assert not deadline.has_passed()
+            time.sleep(0.05)
+
+        exported = client.export()
+
+        assert sorted(names(exported)) == ["Observation/o1", "Patient/p1"]
+        assert "Traceback" not in errors.read_text()
+    finally:
+        server.terminate()
+        wait_for_end(server)
+
+
+def is_ready(client: Client) -> bool:
+    try:
+        return client.http.get("/health").is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_what_is_loaded_is_exported(site, resources, tmp_path):

@@ -60,9 +60,9 @@ def test_the_longer_name_comes_first(install):
 
 
 def test_nothing_is_verified_and_no_verifier_imported_unless_it_is_enabled(install):
-    install("door", "raise AssertionError")
+    install("keycloak_auth", "raise AssertionError")
 
-    assert configure(MEMORY | {"HFS_AUTH_PROVIDER": "door"}).token_verifier is None
+    assert configure(MEMORY).token_verifier is None
 
 
 def test_a_provider_that_is_not_installed_stops_the_start():
@@ -76,9 +76,30 @@ def test_a_plugin_without_a_verifier_is_no_provider():
     assert "token verifier" in str(error)
 
 
-def test_settings_of_a_verifier_that_nothing_reads_stop_the_start():
-    with pytest.raises(ConfigurationError, match="HFS_AUTH_ENABLED is not true"):
-        configure(MEMORY | {"HFS_AUTH_ISSUER": "x"})
+@pytest.mark.parametrize(
+    "forgotten",
+    [
+        {"HFS_AUTH_ISSUER": "https://issuer.example"},
+        {"HFS_SMART_TOKEN_ENDPOINT": "https://issuer.example/token"},
+        {"HFS_SMART_AUTH_TOKEN_TTL": "60"},
+        {"HFS_SMART_AUTH_TOKEN_TTL": "60", "HFS_PLUGINS": "smart_auth"},
+        {"HFS_AUTH_PROVIDER": "smart"},
+        {"HFS_AUTH_PROVIDER": "nobody"},
+        {"HFS_AUTH_PROVIDER": "smart", "HFS_AUTH_ENABLED": "false"},
+    ],
+    ids=str,
+)
+def test_a_verifier_that_is_not_enabled_stops_the_start(forgotten):
+    """Somebody who forgets the switch must not get a server that is open to everybody."""
+    name = next(iter(forgotten))
+
+    with pytest.raises(ConfigurationError) as caught:
+        configure(MEMORY | forgotten)
+
+    assert str(caught.value) == (
+        f"{name} is for a verifier of access tokens, and HFS_AUTH_ENABLED is not true; set that "
+        f"to true, or remove {name}"
+    )
 
 
 @pytest.mark.parametrize("serving", [True, False])

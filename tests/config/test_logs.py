@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from contextlib import suppress
 
 import pytest
 import structlog
@@ -168,6 +169,19 @@ def test_lines_are_text_on_a_terminal_and_json_elsewhere(written, monkeypatch):
     assert "\x1b[" not in plain.getvalue()
     assert not plain.getvalue().startswith("{")
     assert lines(stream)[0]["shard"] == 3
+
+
+def test_a_line_that_cannot_be_written_is_nobodys_fault(written, capsys):
+    written()
+    with open("/dev/full", "w", buffering=1) as full:  # noqa: PTH123  no path has a buffer
+        logs.configure_logging(LogLevel.INFO, LogFormat.JSON, to=full)
+
+        structlog.get_logger().info("shard.claimed", shard=3)
+        logging.getLogger("library").warning("lost, too")
+
+        with suppress(OSError):
+            full.close()
+    assert capsys.readouterr().err == ""
 
 
 def test_the_format_can_be_forced_on_a_terminal(written):
