@@ -94,12 +94,14 @@ class ExportFolder:
         """
         Make a folder for a new export and lock it during the context.
 
+        A folder that is created here is for the user alone: the files are patient data.
+
         Raises:
             ConfigurationError: It is not empty, for example because of another export.
             OSError: It cannot be written to.
         """
         folder = cls(path)
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if has_state(path):
             raise ConfigurationError(
                 f"{path} holds an unfinished export; go on with: {resume_command(path)}\n"
