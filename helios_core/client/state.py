@@ -94,14 +94,15 @@ class ExportFolder:
         """
         Make a folder for a new export and lock it during the context.
 
-        A new folder that is empty at the end, because nothing was exported, is removed.
+        A folder that is created here is for the user alone, because the files are patient data. If it
+        is empty at the end, because nothing was exported, it is removed.
 
         Raises:
             ConfigurationError: It is not empty, for example because of another export.
             OSError: It cannot be written to.
         """
         folder, is_new = cls(path), not path.exists()
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if has_state(path):
             raise ConfigurationError(
                 f"{path} holds an unfinished export; go on with: {resume_command(path)}\n"

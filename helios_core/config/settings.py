@@ -140,7 +140,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Host names, without ports, under which the server may be called, if "
             "HFS_BASE_URL is not set; any other gets 400. *.example.org stands for every name "
-            "below example.org. By default every host is allowed, but with authentication only "
+            "below example.org. By default every host is allowed, but with authentication, or if "
+            "the server listens on a loopback address and HFS_ALLOW_ANONYMOUS is not true, only "
             "localhost, 127.0.0.1 and [::1]."
         ),
     ] = ()

@@ -223,7 +223,11 @@ def _check_content_type(
 ) -> AcceptItem:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed bodies are not supported; send it uncompressed.")
-    media = parse_accept(request.headers.getall("content-type", [default]))
+    sent = request.headers.getall("content-type", [])
+    if not sent and "origin" in request.headers:
+        # Browsers send a body without a type for pages of any origin, without asking first.
+        raise UnsupportedMediaType("A web page has to send a Content-Type with a body.")
+    media = parse_accept(sent or [default])
     if len(media) != 1 or media[0].name not in readable or _charset(media[0]) != "utf-8":
         raise UnsupportedMediaType(
             "The Content-Type is not supported at this address; send "

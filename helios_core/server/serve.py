@@ -11,11 +11,13 @@ from ipaddress import ip_address
 
 import structlog
 import uvicorn
+from msgspec.structs import replace
 
 from helios_core.config.selection import open_backends
 from helios_core.config.settings import Settings
 from helios_core.errors import ConfigurationError
 from helios_core.export import expiry, oversight
+from helios_core.http.addresses import LOOPBACK_HOSTS
 from helios_core.http.app import create_app
 from helios_core.server.connections import HEAD_SECONDS, KEEP_ALIVE_SECONDS, LimitedProtocol
 from helios_core.server.tls import reloader, server_context
@@ -138,7 +140,7 @@ class _Server(uvicorn.Server):
 
 def _configuration(settings: Settings, backends: Backends) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings, backends),
+        create_app(with_own_hosts(settings), backends),
         http=LimitedProtocol,
         ws="none",
         lifespan="on",
@@ -169,6 +171,21 @@ def check_exposure(settings: Settings) -> None:
             "Set HFS_AUTH_ENABLED to true, or HFS_ALLOW_ANONYMOUS if this is meant"
         )
     _log.warning("auth.disabled", host=settings.server_host)
+
+
+def with_own_hosts(settings: Settings) -> Settings:
+    """
+    Return the settings, which on an open server for this machine alone name its hosts.
+
+    A web page can have its own host name lead to this machine (DNS rebinding). The page would then
+    be of the same origin as the server, and a browser would let it read and change everything.
+    """
+    named = settings.base_url or settings.trusted_proxies or settings.allowed_hosts
+    host = settings.server_host
+    if settings.auth_enabled or settings.allow_anonymous or named or not _is_loopback(host):
+        return settings
+    own = f"[{host}]" if ":" in host else host
+    return replace(settings, allowed_hosts=(*LOOPBACK_HOSTS, own))
 
 
 def _is_loopback(host: str) -> bool:

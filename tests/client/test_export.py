@@ -1,6 +1,7 @@
 """The client against a server that is not ours."""
 
 import gzip
+import stat
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -76,6 +77,18 @@ async def test_nothing_but_the_files_stays(server, tmp_path):
     await export(ClientRequest(base_url=server.url), tmp_path)
 
     assert {path.name for path in tmp_path.iterdir()} == {"Patient.ndjson", "manifest.json"}
+
+
+async def test_a_folder_that_an_export_creates_is_for_its_user_alone(server, tmp_path):
+    server.exports()
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o755)
+
+    for folder in (own, shared):
+        await export(ClientRequest(base_url=server.url), folder)
+
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (own, shared)] == [0o700, 0o755]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What browsers look at: origins, caches, media types."""
 
+import json
+
 import pytest
 
 from helios_core.config.settings import Settings, read_settings
@@ -49,6 +51,35 @@ async def test_a_page_of_another_origin_may_not(open_to_app, origin):
     assert preflight.status_code == 400
     for response in (preflight, simple):
         assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize("path", ["/Patient", "/", "/$export", "/Patient/$export"])
+async def test_a_page_changes_nothing_by_what_browsers_send_unasked(
+    open_to_app, path, content_type
+):
+    """Of these requests browsers only hide the response from a page of another origin."""
+    transaction = {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "entry": [{"request": {"method": "DELETE", "url": "Patient/p1"}}],
+    }
+    body = json.dumps(transaction if path == "/" else {"resourceType": "Patient"}).encode()
+    headers = {"Origin": "https://evil.example"}
+    headers |= {"Content-Type": content_type} if content_type else {}
+
+    response = await open_to_app.post(path, content=body, headers=headers)
+
+    assert response.status_code in (400, 415)
+    found = await open_to_app.get("/Patient?_summary=count")
+    assert found.json()["total"] == 1
+    assert (await open_to_app.get("/export-status")).json()["export"] == []
+
+
+async def test_a_client_that_is_no_page_may_leave_the_content_type_out(open_to_app):
+    response = await open_to_app.post("/Patient", content=b'{"resourceType": "Patient"}')
+
+    assert response.status_code == 201
 
 
 async def test_a_page_may_read_where_its_export_is(open_to_app):

@@ -20,6 +20,7 @@ SETTINGS = Settings(
     bulk_export_output_backend="memory",
     bulk_export_disable_local_worker=True,
     server_port=0,
+    allowed_hosts=("a", "localhost", "127.0.0.1"),
     max_body_bytes=100_000,
     worker_shutdown_timeout=timedelta(seconds=10),
 )

@@ -47,6 +47,45 @@ async def test_a_taken_port_is_a_matter_of_configuration():
         await serving.serve(SETTINGS, on_ready=lambda url: group.create_task(second(url)))
 
 
+async def test_an_open_server_is_not_called_by_names_of_others():
+    """A web page could have its name lead here, and would then be of the same origin."""
+    found: dict[str, int] = {}
+
+    async def ask(url: str) -> None:
+        async with httpx.AsyncClient(timeout=60) as client:
+            for host in ("localhost:1234", "127.0.0.1", "[::1]", "evil.example", "localhost.evil"):
+                response = await client.get(f"{url}/metadata", headers={"Host": host})
+                found[host] = response.status_code
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async with asyncio.TaskGroup() as group:
+        await serving.serve(SETTINGS, on_ready=lambda url: group.create_task(ask(url)))
+
+    assert list(found.values()) == [200, 200, 200, 400, 400]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"auth_enabled": True},
+        {"allow_anonymous": True},
+        {"base_url": "https://fhir.example.org"},
+        {"trusted_proxies": ("127.0.0.1",)},
+        {"allowed_hosts": ("fhir.example.org",)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_settings_that_say_who_may_call_the_server_stay_as_they_are(changes):
+    settings = replace(SETTINGS, **changes)
+
+    assert serving.with_own_hosts(settings) is settings
+
+
+@pytest.mark.parametrize(("host", "own"), [("127.1.2.3", "127.1.2.3"), ("::1", "[::1]")])
+def test_the_address_that_the_server_listens_on_is_its_own(host, own):
+    assert own in serving.with_own_hosts(replace(SETTINGS, server_host=host)).allowed_hosts
+
+
 def test_addresses_of_ip_6_have_brackets():
     listener = serving._listen(Settings(server_host="::1", server_port=0))
 

@@ -20,7 +20,8 @@ from helios_smart_auth.settings import SmartAuthSettings
 log = structlog.stdlib.get_logger()
 
 MAX_BYTES: Final = 256 * 1024
-MAX_CONNECTIONS: Final = 16
+MAX_CONNECTIONS: Final = 64
+"""How many key sets are read at the same time; servers that are silent keep no others waiting."""
 MOST_KEPT: Final = 1000
 """How many key sets are cached; the one that was read longest ago is dropped first."""
 
@@ -32,7 +33,8 @@ FORCED_AFTER_SECONDS: Final = 10
 """The shortest time between two reads of a URL because of an unknown kid."""
 HEADERS: Final = (("Accept", "application/json"), ("Accept-Encoding", "identity"))
 FAILED_SECONDS: Final = 2
-"""How long a URL is not read again after a failure."""
+LONGEST_FAILED_SECONDS: Final = 32
+"""How long a URL is not read again after a failure: at first, and after many in a row."""
 
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age="?(\d{1,10})', re.IGNORECASE)
 _NOT_KEPT = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,=])", re.IGNORECASE)
@@ -45,6 +47,8 @@ class Unreadable(Exception):
 class _Kept(msgspec.Struct):
     keys: Sequence[JWK] = ()
     failure: str | None = None
+    pause: float = 0
+    """For how many seconds it is not read again after the failure."""
     read_at: float = 0
     fresh_until: float = 0
 
@@ -111,15 +115,19 @@ class KeySets:
         try:
             async with asyncio.timeout(self._settings.jwks_timeout):
                 kept.keys, seconds = await self._fetched(url)
+            kept.fresh_until = kept.read_at + seconds
         except TimeoutError:
-            kept.failure, seconds = "its server did not respond in time", FAILED_SECONDS
+            kept.failure = "its server did not respond in time"
         except (Refused, ValueError) as error:
-            kept.failure, seconds = str(error), FAILED_SECONDS
+            kept.failure = str(error)
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
-            kept.failure, seconds = "its server cannot be reached over TLS", FAILED_SECONDS
+            kept.failure = "its server cannot be reached over TLS"
         if kept.failure is not None:
+            earlier = self._kept.get(url, kept)
+            kept.pause = min(max(FAILED_SECONDS, 2 * earlier.pause), LONGEST_FAILED_SECONDS)
+            # A silent server has taken longer than that, so it is counted from the end.
+            kept.fresh_until = self._clock() + kept.pause
             log.warning("keys.unreadable", reason=kept.failure)
-        kept.fresh_until = kept.read_at + seconds
         self._kept[url] = kept
         self._kept.move_to_end(url)
         while len(self._kept) > MOST_KEPT:

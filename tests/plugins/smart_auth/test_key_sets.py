@@ -176,6 +176,55 @@ async def test_an_address_that_failed_is_left_alone_for_a_moment(publisher):
         assert await sets.read(publisher.url) == [public(EC)]
 
 
+async def test_an_address_that_keeps_failing_is_left_alone_for_longer(publisher):
+    publisher.status = "500 No"
+    async with opened() as sets:
+        for seconds in range(120):
+            sets.now = seconds
+            await unreadable(sets, publisher.url)
+        assert len(publisher.requests) == 7  # after 0, 2, 6, 14, 30, 62 and 94 seconds
+        publisher.status = "200 OK"
+        sets.now += key_sets.LONGEST_FAILED_SECONDS
+        await sets.read(publisher.url)
+        publisher.status = "500 No"
+        sets.now += key_sets.DEFAULT_SECONDS
+        await unreadable(sets, publisher.url)
+        sets.now += key_sets.FAILED_SECONDS
+        publisher.status = "200 OK"
+
+        assert await sets.read(publisher.url) == [public(EC)]
+
+
+async def test_an_address_that_is_silent_is_left_alone_after_it_was_given_up(publisher):
+    publisher.gate = asyncio.Event()
+    async with opened(jwks_timeout=0.1) as sets:
+        reading = asyncio.ensure_future(unreadable(sets, publisher.url))
+        while not publisher.requests:
+            await asyncio.sleep(0)
+        sets.now = 4  # which the read has taken
+        await reading
+        for _ in range(3):
+            await unreadable(sets, publisher.url)
+
+    assert len(publisher.requests) == 1
+
+
+async def test_silent_servers_keep_nobody_else_waiting(publisher):
+    publisher.gate = gate = asyncio.Event()
+    async with opened(jwks_timeout=30) as sets:
+        silent = [
+            asyncio.ensure_future(sets.read(f"{publisher.url}?{number}")) for number in range(40)
+        ]
+        while len(publisher.requests) < len(silent):
+            await asyncio.sleep(0.01)
+        publisher.gate = None
+
+        assert await sets.read(publisher.url) == [public(EC)]
+        assert not any(reading.done() for reading in silent)
+        gate.set()
+        await asyncio.gather(*silent)
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "body", "reason"),
     [
