@@ -22,7 +22,12 @@ from helios_core.config.extensions import (
     open_health_checks,
     open_token_verifier,
 )
-from helios_core.config.plugins import InstalledPlugin, is_released_with_core, load_all_plugins
+from helios_core.config.plugins import (
+    CORE,
+    InstalledPlugin,
+    is_released_with_core,
+    load_all_plugins,
+)
 from helios_core.config.selection import SelectedBackend, Selection
 from helios_core.config.settings import Settings
 from helios_core.errors import BackendError, ConfigurationError, HeliosError, InvalidToken
@@ -42,8 +47,6 @@ T = TypeVar("T")
 
 Verdict = Literal["ok", "warning", "error"]
 
-CORE = "helios-fhir"
-"""The distribution of the core."""
 PROBE_TENANT = "_doctor"
 """The tenant of probes; no client can have one whose name begins with an underscore."""
 PROBE = b'{"resourceType":"Basic"}\n'

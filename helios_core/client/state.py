@@ -94,8 +94,8 @@ class ExportFolder:
         """
         Make a folder for a new export and lock it during the context.
 
-        A folder that is created here is for the user alone, because the files are patient data. If it
-        is empty at the end, because nothing was exported, it is removed.
+        A folder that is created here is for the user alone, because the files are patient data.
+        If it is empty at the end, because nothing was exported, it is removed.
 
         Raises:
             ConfigurationError: It is not empty, for example because of another export.

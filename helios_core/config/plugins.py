@@ -28,6 +28,9 @@ from helios_core.storage.job_store import JobStore
 from helios_core.storage.output_store import OutputStore
 from helios_core.storage.search_index import SearchIndex
 
+CORE = "helios-fhir"
+"""The distribution of the core; the names of its plugins' distributions begin with it."""
+
 GROUP = "helios"
 """The entry-point group of Helios plugins."""
 
@@ -165,14 +168,14 @@ def find_plugin(name: str, choices: Sequence[InstalledPlugin], *, setting: str) 
 
 def has_extra(name: str) -> bool:
     """Return whether an extra of this release installs the plugin."""
-    known = metadata("helios-fhir").get_all("Provides-Extra") or []
+    known = metadata(CORE).get_all("Provides-Extra") or []
     return name in known or name.replace("_", "-") in known
 
 
 def is_released_with_core(origin: InstalledPlugin) -> bool:
     """Return whether a plugin is of this project, whose plugins have the version of the core."""
-    own = origin.distribution == "helios-fhir"
-    return own or has_extra(origin.distribution.removeprefix("helios-fhir-"))
+    own = origin.distribution == CORE
+    return own or has_extra(origin.distribution.removeprefix(f"{CORE}-"))
 
 
 def auth_plugin(provider: str, installed: Container[str]) -> str:
