@@ -42,7 +42,7 @@ test test-fast coverage matrix: export PYTHONPYCACHEPREFIX = $(abspath $(VENV))/
 test: $(STAMP) ## Every test on real components
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal tests
 
-test-fast: $(STAMP) ## Tests without processes, services and fuzzing, in under a minute
+test-fast: $(STAMP) ## Tests without processes, services and fuzzing, in a minute or two
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) -p no:schemathesis --fast tests
 
 coverage: $(STAMP) ## What of the core these tests leave out; fails if that is too much
