@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -57,6 +57,16 @@ def opening(opened: Any) -> Callable[..., Any]:
         yield opened(*given) if isinstance(opened, type) else opened
 
     return opener
+
+
+async def ignore_cancellation() -> None:
+    """Go on after a cancellation for longer than the suites wait, but not for ever."""
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        for _ in range(20):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.1)
 
 
 class WithoutNames(Transform):

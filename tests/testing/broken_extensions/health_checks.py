@@ -1,6 +1,5 @@
 """Health checks that are wrong on purpose."""
 
-import asyncio
 from contextlib import suppress
 
 from tests.testing import extensions
@@ -29,16 +28,7 @@ class TestStubborn(extensions.GoodHealthChecks):
     caught_by = ("test_a_check_ends_when_it_is_cancelled",)
 
     def checks(self):
-        return {"line": self.stubborn}
-
-    async def stubborn(self):
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            # Longer than the suite waits, and not for ever: the loop waits for it in the end.
-            for _ in range(20):
-                with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(0.1)
+        return {"line": extensions.ignore_cancellation}
 
 
 class TestOneWay(extensions.GoodHealthChecks):

@@ -1,9 +1,8 @@
 """Observers that are wrong on purpose."""
 
-import asyncio
 import threading
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from tests.testing import extensions
 
@@ -30,12 +29,7 @@ class TestUndisturbed(extensions.GoodObserver):
     caught_by = ("test_a_call_ends_when_it_is_cancelled",)
 
     async def observe(self, job):
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            for _ in range(20):
-                with suppress(asyncio.CancelledError):
-                    await asyncio.sleep(0.1)
+        await extensions.ignore_cancellation()
 
 
 class TestLeavesAThread(extensions.GoodObserver):
